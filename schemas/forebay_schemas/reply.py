@@ -1,0 +1,196 @@
+"""A reply as it stands on the wire: encoding it (worker) and reading it (client).
+
+The key is the request id; `status` is `ok` or `error`. A V2 request gets a V2 body.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from forebay_schemas import headers as names
+from forebay_schemas.errors import Code
+from forebay_schemas.request import JSON, Envelope, Form, Source
+
+OK: Final = "ok"
+ERROR: Final = "error"
+V2_JSON: Final = "application/json"  # `content_type` of a BYTES output whose elements are JSON texts
+
+_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which model answered; echoed in every reply."""
+
+    name: str
+    version: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A successful answer.
+
+    Attributes:
+        outputs: one entry per input row, in their order.
+        timing: milliseconds by phase, and `batch_size` in rows; empty in a V2 reply without it.
+        source: topic, partition and offset of the request, or None where the headers were lost.
+    """
+
+    id: str
+    model: Model
+    outputs: Sequence[Any]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    source: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A terminal error answer; asking again unchanged gives it again, except after `timeout` or `rejected`."""
+
+    id: str
+    code: Code
+    message: str
+    source: tuple[str, int, int] | None = None
+
+
+def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing: Mapping[str, float]) -> bytes:
+    """Encode the value of a successful reply.
+
+    Raises:
+        TypeError: an output is nothing that JSON can hold (numpy arrays and numbers can).
+    """
+    if envelope.form is Form.V2:
+        body: dict[str, Any] = {
+            "id": envelope.id,
+            "model_name": model.name,
+            "model_version": model.version,
+            "parameters": {"timing": timing},
+            "outputs": [_output_tensor(outputs)],
+        }
+    else:
+        body = {
+            "id": envelope.id,
+            "model": model.name,
+            "model_version": model.version,
+            "outputs": outputs,
+            "timing": timing,
+        }
+    return orjson.dumps(body, option=_OPTIONS)
+
+
+def error_body(envelope: Envelope, code: Code, message: str) -> bytes:
+    """Encode the value of an error reply."""
+    if envelope.form is Form.V2:
+        return orjson.dumps({"id": envelope.id, "error": f"{code}: {message}"})
+    return orjson.dumps({"id": envelope.id, "error": {"code": code, "message": message}})
+
+
+def reply_headers(envelope: Envelope, source: Source, model: Model, code: Code | None) -> names.WireHeaders:
+    """The headers of a reply; `code` is None for a result."""
+    wire: names.WireHeaders = [
+        (names.REQUEST_ID, envelope.id),
+        (names.STATUS, OK if code is None else ERROR),
+        (names.MODEL, model.name),
+        (names.MODEL_VERSION, model.version),
+        (names.CONTENT_TYPE, JSON),
+        (names.SOURCE_TOPIC, source.topic),
+        (names.SOURCE_PARTITION, str(source.partition)),
+        (names.SOURCE_OFFSET, str(source.offset)),
+    ]
+    if code is not None:
+        wire.append((names.CODE, code.value))
+    if envelope.correlation is not None:
+        wire.append(envelope.correlation)
+    if envelope.traceparent is not None:
+        wire.append((names.TRACEPARENT, envelope.traceparent))
+        if envelope.tracestate is not None:
+            wire.append((names.TRACESTATE, envelope.tracestate))
+    return wire
+
+
+def _output_tensor(outputs: Sequence[Any]) -> dict[str, Any]:
+    """One V2 tensor whose first dimension counts rows; what is no number or string travels as JSON text."""
+    rows = orjson.loads(orjson.dumps(outputs, option=_OPTIONS))  # numpy values become plain ones
+    shape, flat = [len(rows)], rows
+    while flat and all(isinstance(row, list) for row in flat) and len({len(row) for row in flat}) == 1 and flat[0]:
+        shape.append(len(flat[0]))
+        flat = [item for row in flat for item in row]
+    if flat and all(type(item) is bool for item in flat):
+        return {"name": "output", "shape": shape, "datatype": "BOOL", "data": flat}
+    if flat and all(type(item) is int for item in flat):
+        return {"name": "output", "shape": shape, "datatype": "INT64", "data": flat}
+    if flat and all(type(item) in (int, float) for item in flat):
+        return {"name": "output", "shape": shape, "datatype": "FP64", "data": flat}
+    if flat and all(isinstance(item, str) for item in flat):
+        return {"name": "output", "shape": shape, "datatype": "BYTES", "data": flat}
+    return {
+        "name": "output",
+        "shape": [len(rows)],
+        "datatype": "BYTES",
+        "parameters": {"content_type": V2_JSON},
+        "data": [orjson.dumps(row).decode() for row in rows],
+    }
+
+
+def read_reply(key: bytes | None, value: bytes | None, headers: names.RawHeaders | None) -> Result | Failure:
+    """Read one record of a reply topic, plain or V2.
+
+    Raises:
+        ValueError: the record is no reply of this contract; the message says what is missing.
+    """
+    found = names.last_values(headers)
+    try:
+        body = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        raise ValueError("not a reply: the value is not JSON") from None
+    if not isinstance(body, dict):
+        raise ValueError("not a reply: the value is not a JSON object")
+    id_ = body.get("id") or (found.get(names.REQUEST_ID) or key or b"").decode(errors="replace")
+    if not isinstance(id_, str) or not id_:
+        raise ValueError("not a reply: it has no id")
+    source = _read_source(found)
+    if "error" in body:
+        code, message = _read_error(body["error"], found)
+        return Failure(id_, code, message, source)
+    if not isinstance(body.get("outputs"), list):
+        raise ValueError("not a reply: neither outputs nor error in the body")
+    if "model_name" in body:
+        timing = (body.get("parameters") or {}).get("timing") or {}
+        outputs = [value for tensor in body["outputs"] for value in _tensor_values(tensor)]
+        return Result(id_, Model(body["model_name"], str(body.get("model_version", ""))), outputs, timing, source)
+    model = Model(str(body.get("model", "")), str(body.get("model_version", "")))
+    return Result(id_, model, body["outputs"], body.get("timing") or {}, source)
+
+
+def _read_error(error: Any, found: Mapping[str, bytes]) -> tuple[Code, str]:
+    if isinstance(error, dict):
+        raw, message = str(error.get("code", "")), str(error.get("message", ""))
+    else:
+        raw, _, message = str(error).partition(": ")
+    raw = found.get(names.CODE, raw.encode()).decode(errors="replace")
+    try:
+        return Code(raw), message
+    except ValueError:  # a newer worker's code
+        return Code.INTERNAL, f"{raw}: {message}"
+
+
+def _read_source(found: Mapping[str, bytes]) -> tuple[str, int, int] | None:
+    try:
+        return (
+            found[names.SOURCE_TOPIC].decode(),
+            int(found[names.SOURCE_PARTITION]),
+            int(found[names.SOURCE_OFFSET]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _tensor_values(tensor: Mapping[str, Any]) -> list[Any]:
+    values: list[Any] = tensor["data"]
+    if (tensor.get("parameters") or {}).get("content_type") == V2_JSON:
+        return [orjson.loads(value) for value in values]
+    for size in reversed(tensor["shape"][1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values

@@ -1,0 +1,426 @@
+"""A request as it stands on the wire: its envelope (who asks, how to answer) and its content (what is asked).
+
+Reading is done in two steps so that *every* record can be answered: the envelope of a record exists whatever
+its bytes are, and the content is either there or an error that names what is wrong.
+"""
+
+import base64
+import binascii
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import prod
+from typing import Any, Final, Protocol
+
+import orjson
+
+from forebay_schemas import headers as names
+from forebay_schemas.errors import DecodeError, InvalidRequest, RequestError, Unsupported
+
+MAX_ID_BYTES: Final = 256
+
+TEXT: Final = "text/plain"
+JSON: Final = "application/json"
+IMAGES: Final = ("image/jpeg", "image/png", "image/webp", "image/bmp")
+CONTENT_TYPES: Final = (TEXT, JSON, *IMAGES)
+
+V2_DATATYPES: Final = frozenset(
+    ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"]
+)
+
+
+class Form(Enum):
+    """How a request was written, which is how its reply is written."""
+
+    PLAIN = "plain"
+    V2 = "v2"  # Open Inference Protocol V2
+
+
+class Source(Protocol):
+    """What reading needs of a record from Kafka."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> names.RawHeaders | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who asks and how to answer; every record has one.
+
+    Attributes:
+        id: 1 to 256 bytes of printable UTF-8; the same at every redelivery of the record.
+        correlation: header name and bytes to echo, untouched, or None.
+        deadline_s: Unix time in seconds after which the answer is not wanted, or None.
+        reply_topic, reply_partition: where the client wants its answer, or None for the worker's default.
+    """
+
+    id: str
+    form: Form = Form.PLAIN
+    model: str | None = None
+    model_version: str | None = None
+    reply_topic: str | None = None
+    reply_partition: int | None = None
+    correlation: tuple[str, bytes] | None = None
+    deadline_s: float | None = None
+    priority: int | None = None
+    traceparent: bytes | None = None
+    tracestate: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is asked: one entry of `inputs` per row.
+
+    A row is a `str` (text), `bytes` (an encoded image), or any JSON value for a model of the user's own.
+    """
+
+    inputs: Sequence[Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
+    """Read one record. Never raises: what is wrong comes back beside an envelope that can be answered."""
+    try:
+        content_type, named, envelope = _read_headers(source)
+    except InvalidRequest as error:
+        return _fallback_envelope(source), error
+    try:
+        value = _checked(source.value)
+        kind = sniff(value) if content_type is None else _media_type(content_type)
+        if kind == TEXT:
+            return envelope, Content((_decode_text(value),))
+        if kind != JSON:
+            return envelope, Content((value,))
+        body = _decode_object(value, hint=content_type is None)
+    except RequestError as error:
+        return envelope, error
+    return _read_object(body, envelope, named=named)
+
+
+def _coordinates(source: Source) -> str:
+    return f"{source.topic}-{source.partition}-{source.offset}"
+
+
+def _usable_id(raw: bytes) -> str | None:
+    if not 1 <= len(raw) <= MAX_ID_BYTES:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() else None
+
+
+def _default_id(source: Source) -> str:
+    key = source.key
+    return (_usable_id(key) if key else None) or _coordinates(source)
+
+
+def _read_headers(source: Source) -> tuple[str | None, bool, Envelope]:
+    """The content type, whether a header names the request, and the envelope as far as headers and key tell it."""
+    found = names.last_values(source.headers)
+    if not found:
+        return None, False, Envelope(_default_id(source))
+    request_id = found.get(names.REQUEST_ID)
+    if request_id is None:
+        id_ = _default_id(source)
+    elif (usable := _usable_id(request_id)) is not None:
+        id_ = usable
+    else:
+        raise InvalidRequest(f"header {names.REQUEST_ID}: expected 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
+    envelope = Envelope(
+        id=id_,
+        model=_text(found, names.MODEL),
+        model_version=_text(found, names.MODEL_VERSION),
+        reply_topic=_text(found, names.REPLY_TOPIC) or _text(found, names.SPRING_REPLY_TOPIC),
+        reply_partition=_partition(found, names.REPLY_PARTITION, names.SPRING_REPLY_PARTITION),
+        correlation=_correlation(found),
+        deadline_s=_deadline_s(found),
+        priority=_whole_number(found, names.PRIORITY),
+        traceparent=found.get(names.TRACEPARENT),
+        tracestate=found.get(names.TRACESTATE),
+    )
+    return _text(found, names.CONTENT_TYPE), request_id is not None, envelope
+
+
+def _fallback_envelope(source: Source) -> Envelope:
+    """The envelope of a record with a broken header: what is left of it that is surely right."""
+    found = names.last_values(source.headers)
+    return Envelope(
+        id=_usable_id(found.get(names.REQUEST_ID, b"")) or _default_id(source),
+        reply_topic=_text_or_none(found, names.REPLY_TOPIC) or _text_or_none(found, names.SPRING_REPLY_TOPIC),
+        correlation=_correlation(found),
+        traceparent=found.get(names.TRACEPARENT),
+        tracestate=found.get(names.TRACESTATE),
+    )
+
+
+def _correlation(found: Mapping[str, bytes]) -> tuple[str, bytes] | None:
+    for name in (names.CORRELATION_ID, names.SPRING_CORRELATION_ID):
+        if name in found:
+            return name, found[name]
+    return None
+
+
+def _text(found: Mapping[str, bytes], name: str) -> str | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"header {name}: expected UTF-8 text") from None
+
+
+def _text_or_none(found: Mapping[str, bytes], name: str) -> str | None:
+    try:
+        return _text(found, name)
+    except InvalidRequest:
+        return None
+
+
+def _whole_number(found: Mapping[str, bytes], name: str) -> int | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    if not (value.isdigit() and len(value) <= 18):
+        raise InvalidRequest(f"header {name}: expected decimal digits (at most 18), got {value[:40]!r}")
+    return int(value)
+
+
+def _partition(found: Mapping[str, bytes], *candidates: str) -> int | None:
+    for name in candidates:
+        value = found.get(name)
+        if value is None:
+            continue
+        if value.isdigit() and len(value) <= 10:
+            return int(value)
+        if len(value) == 4 and value[0] < 0x80:  # Spring Kafka: a big-endian int, never negative
+            return int.from_bytes(value)
+        raise InvalidRequest(f"header {name}: expected decimal digits or a 4-byte big-endian integer")
+    return None
+
+
+def _deadline_s(found: Mapping[str, bytes]) -> float | None:
+    milliseconds = _whole_number(found, names.DEADLINE_MS)
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _checked(value: bytes | None) -> bytes:
+    if value is None:
+        raise InvalidRequest("the record has no value (a tombstone); send text, an image or JSON")
+    if not value:
+        raise InvalidRequest("the record's value is empty; send text, an image or JSON")
+    return value
+
+
+def _decode_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(
+            f"value: not UTF-8 text (byte {error.start}); send UTF-8, or name its content-type: "
+            f"{', '.join(CONTENT_TYPES)}"
+        ) from None
+
+
+def _media_type(content_type: str) -> str:
+    kind, _, rest = content_type.partition(";")
+    kind = kind.strip().lower()
+    if kind == "image/jpg":
+        kind = "image/jpeg"
+    if kind not in CONTENT_TYPES:
+        raise Unsupported(f"content-type {kind[:80]!r} is not supported; allowed: {', '.join(CONTENT_TYPES)}")
+    name, _, charset = rest.strip().partition("=")
+    if name.strip().lower() == "charset" and charset.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Unsupported(f"content-type charset {charset[:40]!r} is not supported; allowed: utf-8")
+    return kind
+
+
+def sniff(value: bytes) -> str:
+    """Guess the media type of a value sent without `content-type`, as the console producer and kcat do."""
+    if value.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if value.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if value.startswith(b"RIFF") and value[8:12] == b"WEBP":
+        return "image/webp"
+    if value.startswith(b"BM") and int.from_bytes(value[2:6], "little") == len(value):
+        return "image/bmp"
+    if value.lstrip()[:1] == b"{":
+        return JSON
+    return TEXT
+
+
+def _decode_object(value: bytes, *, hint: bool) -> dict[str, Any]:
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        advice = f"; if this is text that starts with {{, send the header content-type: {TEXT}" if hint else ""
+        raise DecodeError(f"value: not valid JSON ({error}){advice}") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"body: expected a JSON object, got {_kind(body)}")
+    return body
+
+
+def _read_object(body: dict[str, Any], envelope: Envelope, *, named: bool) -> tuple[Envelope, Content | RequestError]:
+    inputs = body.get("inputs")
+    if isinstance(inputs, list) and inputs and all(map(_is_tensor, inputs)):
+        envelope = replace(envelope, form=Form.V2)
+    try:
+        id_ = _body_text(body, "id")
+        if id_ is not None and _usable_id(id_.encode()) is None:
+            raise InvalidRequest(f"body id: expected 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
+        envelope = replace(
+            envelope,
+            id=envelope.id if named or id_ is None else id_,
+            model=envelope.model or _body_text(body, "model"),
+        )
+        return envelope, Content(_rows(body, envelope.form), _parameters(body))
+    except RequestError as error:
+        return envelope, error
+
+
+def _body_text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"body {name}: expected a string, got {_kind(value)}")
+    return value
+
+
+def _parameters(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = body.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequest(f"body parameters: expected an object, got {_kind(parameters)}")
+    return parameters
+
+
+def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
+    given = [name for name in ("inputs", "text", "image") if name in body]
+    if len(given) != 1:
+        raise InvalidRequest(
+            f"body: expected exactly one of inputs, text or image, got {' and '.join(given) or 'none of them'}"
+        )
+    if given != ["inputs"]:
+        return (_row({given[0]: body[given[0]]}, given[0]),)
+    inputs = body["inputs"]
+    if isinstance(inputs, str):
+        return (inputs,)
+    if not isinstance(inputs, list) or not inputs:
+        raise InvalidRequest(f"body inputs: expected a list of at least one row, got {_kind(inputs)}")
+    if form is Form.V2:
+        return _tensor_rows(inputs)
+    return [_row(value, f"inputs[{position}]") for position, value in enumerate(inputs)]
+
+
+def _row(value: Any, where: str) -> Any:
+    """Unwrap `{"text": ...}` and `{"image": base64}`; any other value is the model's own affair."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    if "text" in value:
+        if not isinstance(value["text"], str):
+            raise InvalidRequest(f"body {where}: text: expected a string, got {_kind(value['text'])}")
+        return value["text"]
+    if "image" in value:
+        return _decode_base64(value["image"], f"{where}: image")
+    return value
+
+
+def _decode_base64(value: Any, where: str) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"body {where}: expected a base64 string, got {_kind(value)}")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise DecodeError(f"body {where}: not valid base64") from None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, dict) and {"name", "shape", "datatype", "data"} <= value.keys()
+
+
+def _tensor_rows(tensors: list[dict[str, Any]]) -> Sequence[Any]:
+    """Rows of an Open Inference Protocol V2 body: the first dimension of every tensor counts rows.
+
+    One tensor gives its own elements; several give one object per row, by tensor name.
+    """
+    columns = {}
+    for position, tensor in enumerate(tensors):
+        where = f"inputs[{position}]"
+        name = tensor["name"]
+        if not isinstance(name, str) or name in columns:
+            raise InvalidRequest(f"body {where}: name: expected a string that no other input has")
+        columns[name] = _tensor(tensor, where)
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) != 1:
+        raise InvalidRequest(f"body inputs: expected the same first dimension in all inputs, got {counts}")
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _tensor(tensor: Mapping[str, Any], where: str) -> list[Any]:
+    shape, datatype, data = tensor["shape"], tensor["datatype"], tensor["data"]
+    if not (isinstance(shape, list) and shape and all(type(size) is int and size > 0 for size in shape)):
+        raise InvalidRequest(f"body {where}: shape: expected a list of positive integers, got {shape!r:.80}")
+    if datatype not in V2_DATATYPES:
+        raise Unsupported(f"body {where}: datatype {datatype!r:.40} is not one of {', '.join(sorted(V2_DATATYPES))}")
+    if not isinstance(data, list):
+        raise InvalidRequest(f"body {where}: data: expected a list, got {_kind(data)}")
+    flat = _flatten(data, len(shape))
+    if len(flat) != prod(shape):
+        raise InvalidRequest(f"body {where}: data: expected {prod(shape)} elements for shape {shape}, got {len(flat)}")
+    _check_elements(flat, datatype, where)
+    if datatype == "BYTES" and _is_base64(tensor):
+        flat = [_decode_base64(value, f"{where}: data[{index}]") for index, value in enumerate(flat)]
+    while len(shape) > 1 and (datatype != "BYTES" or prod(shape[1:]) > 1):  # [n, 1] strings are n strings
+        size = shape[-1]
+        flat = [flat[start : start + size] for start in range(0, len(flat), size)]
+        shape = shape[:-1]
+    return flat
+
+
+def _is_base64(tensor: Mapping[str, Any]) -> bool:
+    parameters = tensor.get("parameters")
+    return isinstance(parameters, dict) and parameters.get("content_type") in ("base64", "pillow_image")
+
+
+def _flatten(data: list[Any], depth: int) -> list[Any]:
+    """V2 lets `data` be flat or nested like `shape`."""
+    for _ in range(depth - 1):
+        if not all(isinstance(item, list) for item in data):
+            break
+        data = list(itertools.chain.from_iterable(data))
+    return data
+
+
+def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
+    if datatype == "BYTES":
+        allowed: tuple[type, ...] = (str,)
+    elif datatype == "BOOL":
+        allowed = (bool,)
+    elif datatype.startswith("FP"):
+        allowed = (int, float)
+    else:
+        allowed = (int,)
+    for index, value in enumerate(flat):
+        if type(value) not in allowed:
+            raise InvalidRequest(f"body {where}: data[{index}]: expected an element of {datatype}, got {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    known = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return known.get(type(value), "a number")
