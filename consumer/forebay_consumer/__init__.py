@@ -1,0 +1,5 @@
+"""The Forebay worker: polls requests from Kafka, batches them, runs the model, replies, and only then commits."""
+
+from forebay_consumer.model import Model
+
+__all__ = ["Model"]

@@ -1,0 +1,63 @@
+"""The worker's errors, by what happens next.
+
+RequestError    answer  this request's fault: publish its error, its offset is done (forebay_schemas.errors)
+BatchError      split   the pass failed as a whole: halve and run again; a lone culprit is answered
+  OutOfMemory           the device could not hold the batch
+  WrongLength           the model did not give one output per row
+TransientError  retry   the world's fault: commit nothing, try again
+  BrokerUnavailable
+  DeliveryFailed
+  CommitFailed
+FatalError      stop    ours to fix: exit non-zero, commit nothing
+  BadConfig
+  ModelUnavailable
+"""
+
+from forebay_schemas import Code
+
+
+class BatchError(Exception):
+    """The forward pass failed as a whole; splitting the batch may help."""
+
+    code = Code.MODEL_ERROR
+
+
+class OutOfMemory(BatchError):
+    """The device could not hold the batch."""
+
+    code = Code.OUT_OF_MEMORY
+
+
+class WrongLength(BatchError):
+    """The model did not give one output per row."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(f"the model gave {got} outputs for {expected} rows; expected one per row, in order")
+
+
+class TransientError(Exception):
+    """The world's fault: nothing is committed, and the same is tried again."""
+
+
+class BrokerUnavailable(TransientError):
+    """No broker answers."""
+
+
+class DeliveryFailed(TransientError):
+    """The broker did not confirm a reply."""
+
+
+class CommitFailed(TransientError):
+    """The broker did not accept an offset commit."""
+
+
+class FatalError(Exception):
+    """Ours to fix: the process ends non-zero and commits nothing more."""
+
+
+class BadConfig(FatalError):
+    """The configuration cannot work; the message names the key, the value and what is allowed."""
+
+
+class ModelUnavailable(FatalError):
+    """The model cannot be loaded."""

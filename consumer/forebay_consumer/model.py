@@ -1,0 +1,74 @@
+"""What a model is to the worker: seven verbs, of which only `forward` must be written.
+
+    class Shout(Model):
+        def forward(self, batch):
+            return [text.upper() for text in batch]
+
+`model: {name: shout, class: "my_module:Shout"}` in the worker's configuration serves it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class Model(ABC):
+    """One copy of a model on one device.
+
+    The worker makes one object per instance with the configured `options` as keyword arguments, calls `load` once,
+    on the instance's own thread, and from then on `collate`, `forward` and `postprocess` on that thread, never two
+    at a time. `preprocess` and `cost` are called on the first object only, on another thread, while forward passes
+    run: they must not touch what `forward` changes.
+
+    A *row* is one entry of a request's `inputs`: `str` (text), `bytes` (an encoded image) or any JSON value. A
+    request may carry several rows; a batch is a list of rows of one or more requests.
+
+    Raising a `forebay_schemas.RequestError` from `preprocess` (or returning it in a row's place) answers that
+    request alone with its code. Any exception from `collate`, `forward` or `postprocess` fails the whole pass, which
+    is then split until the culprit is alone.
+    """
+
+    max_batch_size: ClassVar[int | None] = None
+    """Largest number of rows the model can take, where it has such a limit."""
+
+    def load(self, device: str) -> None:  # noqa: B027 - optional hook
+        """Bring the weights to `device`: `cpu`, `cuda:0`, ...; raises when they cannot be loaded."""
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Prepare many rows at once: tokenise, decode images, validate.
+
+        Args:
+            rows: the rows of one or more requests that all came with the same `parameters`.
+        Returns:
+            One entry per row, in order: the prepared row, or a `RequestError` in its place.
+        """
+        return rows
+
+    def cost(self, row: Any) -> int:
+        """What a prepared row costs (tokens, pixels); a batch costs rows × the largest cost among them."""
+        return 1
+
+    def collate(self, rows: Sequence[Any]) -> Any:
+        """Make one input for `forward` of prepared rows."""
+        return rows
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """Run the model once; blocks until the device is done."""
+
+    def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Turn the model's output into one JSON-ready value per row, in the order of `rows`.
+
+        Anything that orjson can write is JSON-ready, numpy arrays and numbers included.
+        """
+        result: Sequence[Any] = output
+        return result
+
+    def samples(self) -> Sequence[Any]:
+        """Raw rows of real shape for the warm-up; none means that the warm-up is skipped."""
+        return ()
+
+    @classmethod
+    def default_devices(cls) -> Sequence[str]:
+        """Devices to use when `instance_group` names none; one instance is made on each."""
+        return ("cpu",)

@@ -1,0 +1,104 @@
+"""The life of a record inside the worker: bytes, decoded item, outcome. Data only; imports no stage."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from forebay_schemas import Code, Envelope
+from forebay_schemas.headers import RawHeaders
+
+
+class Claim(NamedTuple):
+    """One assignment of one partition. `epoch` grows with every assignment, also when the same partition returns."""
+
+    topic: str
+    partition: int
+    epoch: int
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """Bytes from Kafka, as polled.
+
+    Attributes:
+        timestamp_s: Unix time of the record, or None where the broker keeps none.
+        polled_s: monotonic time of the poll.
+        since_s: monotonic time from which linger counts: `polled_s`, or earlier when the record waited in the topic.
+        fault: why the record's headers could not even be read, or None.
+        rows: rows counted against the flow; 1 until the record is decoded.
+        size: bytes of key, value and headers.
+    """
+
+    claim: Claim
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: RawHeaders | None
+    timestamp_s: float | None
+    polled_s: float
+    since_s: float
+    size: int
+    fault: str | None = None
+    rows: int = 1
+
+    @property
+    def topic(self) -> str:
+        return self.claim.topic
+
+    @property
+    def partition(self) -> int:
+        return self.claim.partition
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + 1
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A decoded request, ready to join a batch.
+
+    Attributes:
+        rows: prepared rows, as the model's `preprocess` gave them; at least one.
+        cost: the largest cost among the rows.
+        key: only items with an equal key may share a batch.
+        ready_s: monotonic time at which it entered the window.
+        preprocess_s: its share of the time that decoding and preprocessing its chunk took.
+    """
+
+    record: Record
+    envelope: Envelope
+    rows: Sequence[Any]
+    cost: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    key: Hashable = None
+    ready_s: float = 0.0
+    preprocess_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Success:
+    """One output per row of the request, and its times in milliseconds by phase."""
+
+    record: Record
+    envelope: Envelope
+    outputs: Sequence[Any]
+    timing: Mapping[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """The request's own error: it is answered with `code`, and its offset is done.
+
+    Attributes:
+        stage: where it failed: `decode`, `preprocess`, `forward` or `publish`.
+    """
+
+    record: Record
+    envelope: Envelope
+    code: Code
+    message: str
+    stage: str
+
+
+Outcome = Success | Fault
