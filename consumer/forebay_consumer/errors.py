@@ -35,22 +35,6 @@ class WrongLength(BatchError):
         super().__init__(f"the model gave {got} outputs for {expected} rows; expected one per row, in order")
 
 
-class TransientError(Exception):
-    """The world's fault: nothing is committed, and the same is tried again."""
-
-
-class BrokerUnavailable(TransientError):
-    """No broker answers."""
-
-
-class DeliveryFailed(TransientError):
-    """The broker did not confirm a reply."""
-
-
-class CommitFailed(TransientError):
-    """The broker did not accept an offset commit."""
-
-
 class FatalError(Exception):
     """Ours to fix: the process ends non-zero and commits nothing more."""
 
@@ -61,3 +45,7 @@ class BadConfig(FatalError):
 
 class ModelUnavailable(FatalError):
     """The model cannot be loaded."""
+
+
+class DrainTimeout(FatalError):
+    """The worker could not answer what it held within `limits.shutdown_ms`; the next owner runs it again."""

@@ -22,8 +22,8 @@ class Record:
 
     Attributes:
         timestamp_s: Unix time of the record, or None where the broker keeps none.
-        polled_s: monotonic time of the poll.
-        since_s: monotonic time from which linger counts: `polled_s`, or earlier when the record waited in the topic.
+        queue_s: seconds from that time to its poll, or None.
+        since_s: monotonic time from which linger counts: its poll, or earlier when it waited in the topic.
         fault: why the record's headers could not even be read, or None.
         rows: rows counted against the flow; 1 until the record is decoded.
         size: bytes of key, value and headers.
@@ -35,7 +35,7 @@ class Record:
     value: bytes | None
     headers: RawHeaders | None
     timestamp_s: float | None
-    polled_s: float
+    queue_s: float | None
     since_s: float
     size: int
     fault: str | None = None

@@ -1,0 +1,3 @@
+from forebay_consumer.cli import app
+
+app()

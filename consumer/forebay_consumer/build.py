@@ -1,0 +1,152 @@
+"""Builds a worker from its settings; the only place that knows all parts by their constructors."""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import forebay_schemas as schemas
+from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
+from forebay_consumer.errors import BadConfig
+from forebay_consumer.failure import Failure
+from forebay_consumer.feed import Feed
+from forebay_consumer.flow import Flow
+from forebay_consumer.health import Health, HealthServer
+from forebay_consumer.instance import Instance, Instances
+from forebay_consumer.intake.group import GroupIntake
+from forebay_consumer.ledger import Ledger
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.model import Model
+from forebay_consumer.models.registry import model_class
+from forebay_consumer.preprocess import Preprocess, Preprocessor
+from forebay_consumer.replies import Replies
+from forebay_consumer.routes import Routes
+from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.window import Rules, Window
+from forebay_consumer.worker import Keeper, Worker
+
+
+def placements(settings: ModelSettings, model: type[Model]) -> list[str]:
+    """The device of every instance, in order: each group's devices, `count` times each."""
+    return [
+        device
+        for group in settings.instance_group
+        for device in (group.devices or model.default_devices())
+        for _ in range(group.count)
+    ]
+
+
+def make_models(settings: ModelSettings) -> list[tuple[str, Model]]:
+    """One model object per instance, with its device; nothing is loaded yet.
+
+    Raises:
+        BadConfig: the class or task cannot be had, or does not take the options.
+    """
+    cls = model_class(settings.task, settings.class_)
+    options = dict(settings.options)
+    if settings.path is not None:
+        options["path"] = settings.path
+    try:
+        return [(device, cls(**options)) for device in placements(settings, cls)]
+    except TypeError as error:
+        raise BadConfig(f"model.options: {error}") from error
+
+
+def warmup_rows(settings: WarmupSettings, model: Model) -> Sequence[Any]:
+    """The configured rows, else the model's own samples.
+
+    Raises:
+        BadConfig: a file cannot be read.
+    """
+    rows: list[Any] = list(settings.samples)
+    for file in settings.files:
+        try:
+            rows.append(file.read_text() if file.suffix == ".txt" else file.read_bytes())
+        except OSError as error:
+            raise BadConfig(f"model.warmup.files: {file}: {error.strerror}") from error
+    return rows or model.samples()
+
+
+def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
+    """Make every part of a worker and join them. Opens nothing, loads nothing."""
+    batching, limits, delivery = settings.batching, settings.limits, settings.delivery
+    served = schemas.Model(settings.model.name, settings.model.version)
+    models = make_models(settings.model)
+    largest = min([batching.max_batch_size, *(m.max_batch_size for _, m in models if m.max_batch_size is not None)])
+    # Enough for the window's look-ahead, and for each instance a batch running, one decoding and two publishing.
+    in_flight = limits.max_in_flight or (batching.lookahead + 4 * len(models)) * largest
+
+    metrics, failure, ledger = Metrics(), Failure(), Ledger()
+    flow = Flow(in_flight, limits.max_bytes_in_flight)
+    rules = Rules(
+        max_rows=largest,
+        linger_s=batching.linger_ms / 1000,
+        preferred=batching.preferred_batch_sizes,
+        max_cost=batching.max_batch_cost,
+        lookahead=batching.lookahead,
+    )
+    feed = Feed(Window(rules), ledger.takes)
+    keeper = Keeper(ledger, flow, feed, metrics, failure, delivery.drain_ms / 1000)
+    intake = GroupIntake(settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight)
+    routes = Routes(settings.topics.replies)
+    origin = {
+        "group": str(settings.kafka["group.id"]),
+        "worker": f"{socket.gethostname()}-{os.getpid()}",
+        "model": served.name,
+        "model-version": served.version,
+    }
+    replies = Replies(
+        settings.kafka,
+        routes,
+        settings.topics.dead_letters,
+        served,
+        origin,
+        owns=ledger.owns,
+        done=keeper.answered,
+        gave_up=keeper.give_up,
+        metrics=metrics,
+        failure=failure,
+    )
+    instances = Instances(
+        [
+            Instance(number, device, model, feed, replies.publish, metrics)
+            for number, (device, model) in enumerate(models)
+        ],
+        feed,
+        lambda: (
+            warmup_rows(settings.model.warmup, models[0][1]),
+            [min(size, largest) for size in settings.model.warmup.batch_sizes],
+            settings.model.warmup.count,
+        ),
+        metrics,
+        failure,
+    )
+    preprocess = Preprocess(
+        Preprocessor(models[0][1], served, routes, largest, limits.max_request_bytes),
+        feed,
+        flow,
+        takes=ledger.takes,
+        publish=replies.publish,
+        give_up=keeper.give_up,
+        metrics=metrics,
+        failure=failure,
+        threads=limits.preprocess_threads,
+        chunk=max(largest, 32),
+    )
+    health = Health(stuck_after_s=intake.max_poll_s)
+    return Worker(
+        intake,
+        preprocess,
+        feed,
+        instances,
+        replies,
+        ledger,
+        flow,
+        health,
+        HealthServer(settings.metrics, health, metrics.registry),
+        metrics,
+        failure,
+        shutdown,
+        delivery.commit_interval_ms / 1000,
+        delivery.max_uncommitted,
+    )

@@ -1,0 +1,79 @@
+"""`forebay-consumer`: run a worker, show its settings.
+
+Exit codes: 0 drained after SIGTERM or SIGINT · 1 something fatal, said on standard error · 2 bad configuration or
+usage · 130 ended at once by a second signal.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+import structlog
+import typer
+
+from forebay_consumer import config
+from forebay_consumer.errors import BadConfig, FatalError
+from forebay_consumer.logs import configure
+from forebay_consumer.shutdown import Shutdown, Signals
+
+app: Final = typer.Typer(no_args_is_help=True, add_completion=False, help="The Forebay worker.")
+config_app: Final = typer.Typer(no_args_is_help=True, help="Look at a worker's settings.")
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="The worker's YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="part.key=value over file and environment, as in batching.linger_ms=5."),
+]
+
+
+def _load(file: Path | None, overrides: list[str] | None) -> config.WorkerSettings:
+    try:
+        return config.load(file, overrides or ())
+    except BadConfig as error:
+        typer.echo(f"forebay-consumer: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def run(file: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Serve a model: read requests, run them in batches, write replies, commit."""
+    settings = _load(file, overrides)
+    configure(settings.logging)
+    log = structlog.get_logger()
+    log.info("starting", action="starting", settings=settings.shown())
+    sys.path.insert(0, str(Path.cwd()))  # `module:Class` beside the configuration, as with uvicorn
+    shutdown = Shutdown(settings.limits.shutdown_ms / 1000)
+    with Signals(shutdown):
+        code = _serve(settings, shutdown)
+    if code:
+        # A hung pass may hold its thread for ever; nothing of value is left to clean up.
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(settings: config.WorkerSettings, shutdown: Shutdown) -> int:
+    from forebay_consumer.build import build
+
+    log = structlog.get_logger()
+    try:
+        build(settings, shutdown).serve()
+    except BadConfig as error:
+        typer.echo(f"forebay-consumer: {error}", err=True)
+        return 2
+    except FatalError as error:
+        log.error("worker stopped", action="worker_failed", error=str(error))
+        return 1
+    except Exception as error:
+        log.error("worker stopped", action="worker_failed", exc_info=error)
+        return 1
+    log.info("worker ended", action="worker_ended")
+    return 0
+
+
+@config_app.command("show")
+def show(file: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Print the merged settings as JSON, secrets hidden."""
+    typer.echo(orjson.dumps(_load(file, overrides).shown(), option=orjson.OPT_INDENT_2).decode())

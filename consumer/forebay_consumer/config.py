@@ -1,0 +1,393 @@
+"""The worker's settings: one YAML file, environment variables over it, `--set` flags over both.
+
+The only module that reads the environment and files. Every part has its own frozen model; unknown keys are errors.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+from forebay_consumer.errors import BadConfig
+
+_REFUSED: Final = {
+    "enable.auto.commit": "offsets are committed only after the replies are confirmed",
+    "enable.auto.offset.store": "offsets are committed only after the replies are confirmed",
+    "auto.offset.reset": "say delivery.start: earliest, latest or fail; a truncated log is never jumped silently",
+    "acks": "a reply counts as written only when all in-sync replicas have it",
+    "enable.idempotence": "replies must not be repeated by the client's own retries",
+    "transactional.id": "exactly-once is a delivery mode, not a client setting",
+    "enable.partition.eof": "the worker reads positions itself",
+}
+_SECRET: Final = re.compile(r"password|secret|\.key\.pem|sasl\.jaas|token", re.IGNORECASE)
+TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+class Part(BaseModel):
+    """A part of the settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _flatten_kafka(value: Any) -> Any:
+    """Accept `bootstrap.servers`, `bootstrap_servers` (from the environment) and nested mappings alike."""
+    if not isinstance(value, Mapping):
+        return value
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        name = str(key).replace("_", ".").lower()
+        if isinstance(entry, Mapping):
+            flat.update({f"{name}.{rest}": nested for rest, nested in _flatten_kafka(entry).items()})
+        else:
+            flat[name] = entry
+    return flat
+
+
+def _check_kafka(value: dict[str, Any]) -> dict[str, Any]:
+    for key, reason in _REFUSED.items():
+        if key in value:
+            raise ValueError(f"{key} may not be set: {reason}")
+    for key in ("bootstrap.servers", "group.id"):
+        if not value.get(key):
+            raise ValueError(f"{key} is missing; the worker cannot start without it")
+    strategy = value.get("partition.assignment.strategy", "cooperative-sticky")
+    if strategy != "cooperative-sticky":
+        raise ValueError(
+            f"partition.assignment.strategy={strategy!r}: allowed is 'cooperative-sticky'; the others stop every "
+            "partition of the group at each change"
+        )
+    protocol = value.get("group.protocol", "classic")
+    if protocol not in ("classic", "consumer"):
+        raise ValueError(f"group.protocol={protocol!r}: allowed are 'classic' and 'consumer'")
+    return value
+
+
+KafkaSettings = Annotated[
+    dict[str, str | int | float | bool], BeforeValidator(lambda value: _check_kafka(_flatten_kafka(value)))
+]
+
+
+class TopicsSettings(Part):
+    """Where requests come from and where answers go."""
+
+    requests: Annotated[
+        tuple[str, ...], Field(min_length=1, description="Topics of requests; the worker's group consumes them all.")
+    ]
+    replies: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1,
+            description="Allowed reply topics: names, or patterns that start with ^. "
+            "The first must be a name: it serves the requests that ask for no topic.",
+        ),
+    ]
+    dead_letters: Annotated[
+        str | None, Field(description="Topic for the raw records of failed requests; none keeps no dead letters.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if self.replies[0].startswith("^"):
+            raise ValueError(f"replies[0]={self.replies[0]!r} must be a topic name, not a pattern")
+        plain = [entry for entry in self.replies if not entry.startswith("^")]
+        for name in (*self.requests, *plain, *([self.dead_letters] if self.dead_letters else [])):
+            if not TOPIC_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -")
+        for name in (*plain, *([self.dead_letters] if self.dead_letters else [])):
+            if name in self.requests:
+                raise ValueError(f"{name!r} is also a request topic; answers would be read as requests")
+        for pattern in self.replies:
+            if not pattern.startswith("^"):
+                continue
+            try:
+                compiled = re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"replies: {pattern!r} is no regular expression: {error}") from None
+            if matching := [name for name in self.requests if compiled.fullmatch(name)]:
+                raise ValueError(f"replies: {pattern!r} matches the request topic {matching[0]!r}")
+        return self
+
+
+class DeliverySettings(Part):
+    """What is promised, and when offsets are committed."""
+
+    mode: Annotated[Literal["at-least-once"], Field(description="The delivery mode.")] = "at-least-once"
+    start: Annotated[
+        Literal["earliest", "latest", "fail"],
+        Field(description="Where to begin in a partition for which the group has no committed offset."),
+    ] = "earliest"
+    commit_interval_ms: Annotated[
+        int, Field(ge=1, le=60_000, description="Least time between commits. Lower: fewer repeats after a crash.")
+    ] = 200
+    drain_ms: Annotated[
+        int, Field(ge=0, le=300_000, description="How long a rebalance waits for the batches that are in flight.")
+    ] = 5_000
+    max_uncommitted: Annotated[
+        int,
+        Field(ge=1, description="Most records polled but not covered by an accepted commit; bounds what is repeated."),
+    ] = 100_000
+
+
+class BatchingSettings(Part):
+    """When a batch closes."""
+
+    max_batch_size: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=65_536,
+            validation_alias=AliasChoices("max_batch_size", "batch_size"),
+            description="Most rows in one forward pass; 1 never merges requests.",
+        ),
+    ] = 32
+    linger_ms: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=3_600_000,
+            validation_alias=AliasChoices("linger_ms", "max_queue_delay_ms", "max_batch_delay"),
+            description="Most time the oldest request waits for company. Higher: larger batches, more latency.",
+        ),
+    ] = 20
+    preferred_batch_sizes: Annotated[
+        tuple[int, ...], Field(description="Row counts at which a batch goes at once; rarely useful.")
+    ] = ()
+    max_batch_cost: Annotated[
+        int | None, Field(ge=1, description="Most padded cost (tokens, pixels) of one forward pass; none is no bound.")
+    ] = None
+    lookahead: Annotated[
+        int, Field(ge=1, le=1024, description="Batches' worth of waiting rows searched for companions near in cost.")
+    ] = 4
+
+    @model_validator(mode="after")
+    def _preferred(self) -> Self:
+        for size in self.preferred_batch_sizes:
+            if not 1 <= size <= self.max_batch_size:
+                raise ValueError(
+                    f"preferred_batch_sizes: {size} is not within 1 and max_batch_size={self.max_batch_size}"
+                )
+        return self
+
+
+class InstanceGroup(Part):
+    """`count` copies of the model on each of `devices`."""
+
+    count: Annotated[int, Field(ge=1, le=64, description="Copies of the model on each device.")] = 1
+    devices: Annotated[
+        tuple[str, ...], Field(description="cpu, cuda:0, ...; none means every visible GPU, else one CPU.")
+    ] = ()
+
+
+class WarmupSettings(Part):
+    """Passes run on every instance before the group is joined."""
+
+    samples: Annotated[
+        tuple[Any, ...], Field(description="Input rows as in a request; none uses the model's own samples.")
+    ] = ()
+    files: Annotated[
+        tuple[Path, ...], Field(description="Files whose bytes are input rows (images), or text files (.txt).")
+    ] = ()
+    batch_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], Field(description="Each sample is run at each of these sizes.")
+    ] = (1,)
+    count: Annotated[int, Field(ge=0, description="How often; 0 switches the warm-up off.")] = 1
+
+
+class ModelSettings(Part):
+    """The model that this worker serves."""
+
+    # `class` and `model_…` are names that pydantic would reserve.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    name: Annotated[str, Field(min_length=1, max_length=200, description="Its name, echoed in every reply.")]
+    version: Annotated[str, Field(min_length=1, max_length=200, description="Its version, echoed too.")] = "1"
+    task: Annotated[
+        str | None,
+        Field(description="A built-in task: feature-extraction, text-classification, fill-mask, image-classification."),
+    ] = None
+    path: Annotated[str | None, Field(description="Folder or hub name of the checkpoint of a built-in task.")] = None
+    class_: Annotated[
+        str | None,
+        Field(validation_alias=AliasChoices("class", "class_"), description="module:Class of a model of your own."),
+    ] = None
+    options: Annotated[dict[str, Any], Field(description="Keyword arguments for the model's constructor.")] = {}
+    instance_group: Annotated[
+        tuple[InstanceGroup, ...], Field(min_length=1, description="Copies of the model, by device.")
+    ] = (InstanceGroup(),)
+    warmup: Annotated[WarmupSettings, Field(description="Passes before the group is joined.")] = WarmupSettings()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.task is None) == (self.class_ is None):
+            raise ValueError("exactly one of task and class must be given")
+        if self.task is not None and self.path is None:
+            raise ValueError(f"path is missing: task {self.task!r} needs the folder or hub name of a checkpoint")
+        if self.class_ is not None and self.path is not None:
+            raise ValueError("path belongs to task; give a class its arguments by options")
+        return self
+
+
+class LimitsSettings(Part):
+    """Bounds on memory and time."""
+
+    max_in_flight: Annotated[
+        int | None,
+        Field(ge=1, description="Most rows from poll to confirmed reply; none: enough to keep the instances busy."),
+    ] = None
+    max_bytes_in_flight: Annotated[
+        int, Field(ge=1, description="Most bytes of requests from poll to confirmed reply.")
+    ] = 64 * 1024 * 1024
+    max_request_bytes: Annotated[int, Field(ge=1, description="A larger request is answered too_large, undecoded.")] = (
+        16 * 1024 * 1024
+    )
+    preprocess_threads: Annotated[
+        int, Field(ge=1, le=256, description="Threads that decode and tokenise; raise it for images.")
+    ] = 1
+    shutdown_ms: Annotated[
+        int, Field(ge=0, description="After SIGTERM: most time to answer and commit what is inside.")
+    ] = 30_000
+
+
+class MetricsSettings(Part):
+    """The port with /metrics, /livez, /readyz and /startupz."""
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "0.0.0.0"
+    port: Annotated[int | None, Field(ge=0, le=65_535, description="0 picks a free one; null opens none.")] = 9400
+
+
+class LoggingSettings(Part):
+    """One line a batch, on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least level written.")] = "info"
+    format: Annotated[
+        Literal["auto", "console", "json"], Field(description="auto: console on a terminal, json elsewhere.")
+    ] = "auto"
+
+
+def _delivery(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
+class WorkerSettings(BaseSettings):
+    """Everything a worker needs to know. `load` makes one."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="FOREBAY_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+    _file: ClassVar[Path | None] = None
+
+    kafka: Annotated[KafkaSettings, Field(description="Passed to librdkafka as it is.")]
+    topics: TopicsSettings
+    delivery: Annotated[DeliverySettings, BeforeValidator(_delivery)] = DeliverySettings()
+    batching: BatchingSettings = BatchingSettings()
+    model: ModelSettings
+    limits: LimitsSettings = LimitsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (init) over the environment over the file."""
+        del dotenv_settings, file_secret_settings
+        sources = (init_settings, env_settings)
+        return sources if cls._file is None else (*sources, YamlConfigSettingsSource(settings_cls, cls._file))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        rows = self.limits.max_in_flight
+        if rows is not None and rows < self.batching.max_batch_size:
+            raise ValueError(
+                f"limits.max_in_flight={rows} is less than batching.max_batch_size={self.batching.max_batch_size}: "
+                "no full batch could ever form"
+            )
+        return self
+
+    def shown(self) -> dict[str, Any]:
+        """The merged settings as plain data, secrets hidden."""
+        plain = self.model_dump(mode="json", by_alias=False)
+        plain["kafka"] = {key: "***" if _SECRET.search(key) else value for key, value in plain["kafka"].items()}
+        plain["model"]["class"] = plain["model"].pop("class_")
+        return plain
+
+
+def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
+    """Read and merge the settings.
+
+    Args:
+        file: a YAML file, or None for the environment alone.
+        overrides: `part.key=value` with a YAML value, as given by `--set`.
+    Raises:
+        BadConfig: the file is missing or no YAML, or a key or value is not allowed; the message names each.
+    """
+    if file is not None and not file.is_file():
+        raise BadConfig(f"no configuration file at {file}; write one, or name another with --config")
+    loader = type("Loaded", (WorkerSettings,), {"_file": file, "__module__": __name__})
+    try:
+        settings = loader(**_parse(overrides))
+    except ValidationError as error:
+        raise BadConfig(_explain(error, file)) from None
+    except SettingsError as error:
+        raise BadConfig(f"the environment: {error}: {error.__cause__}") from None
+    except Exception as error:  # PyYAML's own tree of errors, seen only through pydantic-settings
+        raise BadConfig(f"{file}: not readable as YAML: {error}") from error
+    assert isinstance(settings, WorkerSettings)
+    return settings
+
+
+def _parse(overrides: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    merged: dict[str, Any] = {}
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        if not separator:
+            raise BadConfig(f"--set {override}: expected part.key=value, as in batching.linger_ms=5")
+        part, _, key = path.partition(".")
+        value = yaml.safe_load(text)
+        if not key:
+            merged[part] = value
+        elif part == "kafka":
+            # The spelling of the environment, so that a flag replaces a variable instead of standing beside it.
+            merged.setdefault(part, {})[key.replace(".", "_")] = value
+        else:
+            target = merged.setdefault(part, {})
+            *parents, leaf = key.split(".")
+            for parent in parents:
+                target = target.setdefault(parent, {})
+            target[leaf] = value
+    return merged
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    lines = [f"the configuration ({file or 'environment'}) cannot be used:"]
+    for problem in error.errors():
+        where = ".".join(str(step) for step in problem["loc"]) or "as a whole"
+        given = "" if problem["type"] == "missing" else f" (given: {_brief(where, problem['input'])})"
+        lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return "\n".join(lines)
+
+
+def _brief(where: str, value: object) -> str:
+    if where == "kafka" or _SECRET.search(where) or isinstance(value, dict | BaseModel):
+        return type(value).__name__
+    return f"{value!r:.80}"

@@ -1,0 +1,40 @@
+"""One place for the error that ends the worker, whichever thread meets it."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+
+class Failure:
+    """Keeps the first fatal error. Thread-safe; only the intake thread acts on it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+
+    @property
+    def happened(self) -> bool:
+        return self._error is not None
+
+    def report(self, error: BaseException) -> None:
+        with self._lock:
+            if self._error is None:
+                self._error = error
+
+    def check(self) -> None:
+        """Raise the error on the caller's thread, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def guard(self, run: Callable[[], None], stage: str) -> Callable[[], None]:
+        """Wrap a thread's whole life: whatever escapes it ends the worker."""
+
+        def guarded() -> None:
+            try:
+                run()
+            except BaseException as error:
+                structlog.get_logger().error("stage failed", action="stage_failed", stage=stage, error=repr(error))
+                self.report(error)
+
+        return guarded

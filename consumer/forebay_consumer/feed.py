@@ -1,0 +1,61 @@
+"""The window with its lock: preprocess puts items in, free instances pull batches out."""
+
+from collections.abc import Callable, Sequence
+from threading import Condition
+
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.record import Claim, Item
+from forebay_consumer.window import Batch, Window
+
+
+class Feed:
+    """Thread-safe. `takes` tells whether items of an assignment may still be started."""
+
+    def __init__(self, window: Window, takes: Callable[[Claim], bool], clock: Clock = monotonic) -> None:
+        self._window = window
+        self._takes = takes
+        self._clock = clock
+        self._changed = Condition()
+        self._closed = False
+
+    def put(self, items: Sequence[Item]) -> list[Item]:
+        """Let items wait; gives back those whose partition was revoked in the meantime."""
+        now = self._clock()
+        with self._changed:
+            kept: list[Item] = []
+            refused: list[Item] = []
+            for item in items:
+                item.ready_s = now
+                (kept if self._takes(item.record.claim) else refused).append(item)
+            self._window.add(kept)
+            self._changed.notify_all()
+        return refused
+
+    def pull(self) -> Batch | None:
+        """Block until a batch is due; None once closed."""
+        with self._changed:
+            while not self._closed:
+                now = self._clock()
+                batch = self._window.take(now)
+                if batch is not None:
+                    return batch
+                due = self._window.due_s()
+                self._changed.wait(None if due is None else max(0.0, due - now))
+        return None
+
+    def drop(self) -> list[Item]:
+        """Remove what waits of partitions that may no longer be started."""
+        with self._changed:
+            return self._window.drop(lambda claim: not self._takes(claim))
+
+    def drain(self) -> None:
+        """Nothing more will come: what waits goes at once."""
+        with self._changed:
+            self._window.drain()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let `pull` return None, whatever waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

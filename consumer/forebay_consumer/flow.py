@@ -1,0 +1,70 @@
+"""How much may be inside the worker at once: rows and bytes from poll to confirmed reply."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Condition
+
+from forebay_consumer.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What may still be polled; nothing when either is 0."""
+
+    rows: int
+    bytes: int
+
+    def __bool__(self) -> bool:
+        return self.rows > 0 and self.bytes > 0
+
+
+class Flow:
+    """Counts what is inside. One record that alone exceeds the bytes is let in when nothing else is there."""
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._changed = Condition()
+        self._rows = 0
+        self._bytes = 0
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def room(self) -> Room:
+        with self._changed:
+            return Room(self._max_rows - self._rows, self._max_bytes - self._bytes)
+
+    def wait_for_room(self, timeout_s: float) -> Room:
+        """Block until there is room, at most `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._rows < self._max_rows and self._bytes < self._max_bytes, timeout_s)
+            return Room(self._max_rows - self._rows, self._max_bytes - self._bytes)
+
+    def enter(self, records: Iterable[Record]) -> None:
+        """Count polled records, each as one row until it is decoded."""
+        with self._changed:
+            for record in records:
+                self._rows += record.rows
+                self._bytes += record.size
+
+    def widen(self, record: Record, rows: int) -> None:
+        """Correct a record's rows once they are known."""
+        if rows == record.rows:
+            return
+        with self._changed:
+            self._rows += rows - record.rows
+            record.rows = rows
+
+    def leave(self, records: Iterable[Record]) -> None:
+        """Count records out: answered, or given up."""
+        with self._changed:
+            for record in records:
+                self._rows -= record.rows
+                self._bytes -= record.size
+            self._changed.notify_all()

@@ -1,0 +1,217 @@
+"""One copy of the model on one device, with a thread of its own: collate, forward, postprocess."""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.errors import FatalError, ModelUnavailable, WrongLength
+from forebay_consumer.failure import Failure
+from forebay_consumer.feed import Feed
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.model import Model
+from forebay_consumer.outcomes import Failed, settle, split_rows
+from forebay_consumer.record import Fault, Item, Outcome, Success
+from forebay_consumer.window import Batch
+
+
+class Instance:
+    """Pulls batches and publishes one outcome per record, in order. Its thread is the only one to run the model."""
+
+    def __init__(
+        self,
+        number: int,
+        device: str,
+        model: Model,
+        feed: Feed,
+        publish: Callable[[Sequence[Outcome]], None],
+        metrics: Metrics,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._number = number
+        self._device = device
+        self._model = model
+        self._feed = feed
+        self._publish = publish
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger().bind(instance=number, device=device)
+
+    def load(self) -> None:
+        """Bring the weights to the device.
+
+        Raises:
+            ModelUnavailable: whatever the model raised.
+        """
+        started = self._clock()
+        try:
+            self._model.load(self._device)
+        except FatalError:
+            raise
+        except Exception as error:
+            raise ModelUnavailable(f"the model cannot be loaded on {self._device}: {error}") from error
+        self._metrics.loads.inc()
+        self._log.info("model loaded", action="model_loaded", seconds=round(self._clock() - started, 3))
+
+    def warm_up(self, samples: Sequence[Any], batch_sizes: Sequence[int], count: int) -> None:
+        """Run every sample at every batch size, `count` times, before the first request.
+
+        Raises:
+            ModelUnavailable: a sample could not be run, so requests could not either.
+        """
+        started = self._clock()
+        for sample in samples if count else ():
+            for size in batch_sizes:
+                try:
+                    prepared = self._model.preprocess([sample] * size, {})
+                    if bad := next((row for row in prepared if isinstance(row, Exception)), None):
+                        raise bad
+                    for _ in range(count):
+                        self._pass(prepared, {})
+                        self._metrics.warmups.inc()
+                except Exception as error:
+                    raise ModelUnavailable(f"the warm-up failed on {self._device}: {error}") from error
+        self._log.info("warm", action="warmed_up", samples=len(samples), seconds=round(self._clock() - started, 3))
+
+    def serve(self) -> None:
+        """Run batches until the feed closes."""
+        while (batch := self._feed.pull()) is not None:
+            taken = self._clock()
+            self._metrics.batch_taken(batch, taken)
+            outcomes = self._settle(batch, taken)
+            self._publish(outcomes)
+            self._log.info(
+                "batch done",
+                action="batch_done",
+                requests=len(batch.items),
+                rows=batch.rows,
+                cost=batch.padded_cost,
+                trigger=batch.trigger.value,
+                linger_ms=_ms(taken - batch.items[0].ready_s),
+                run_ms=_ms(self._clock() - taken),
+                failed=sum(isinstance(outcome, Fault) for outcome in outcomes),
+            )
+
+    def _settle(self, batch: Batch, taken: float) -> list[Outcome]:
+        settled = settle(batch.items, lambda items: self._run(items, taken))
+        return [
+            self._fault(item, outcome) if isinstance(outcome, Failed) else outcome
+            for item, outcome in zip(batch.items, settled, strict=True)
+        ]
+
+    def _run(self, items: Sequence[Item], taken: float) -> list[Success]:
+        rows = [row for item in items for row in item.rows]
+        try:
+            outputs, forward_s = self._pass(rows, items[0].parameters)
+        except Exception:
+            self._metrics.passes_failed.inc()
+            raise
+        return [
+            Success(
+                item.record,
+                item.envelope,
+                share,
+                {
+                    "queue_ms": _ms(item.record.queue_s or 0.0),
+                    "preprocess_ms": _ms(item.preprocess_s),
+                    "linger_ms": _ms(taken - item.ready_s),
+                    "forward_ms": _ms(forward_s),
+                    "batch_size": len(rows),
+                },
+            )
+            for item, share in zip(items, split_rows(outputs, items), strict=True)
+        ]
+
+    def _pass(self, rows: Sequence[Any], parameters: Any) -> tuple[Sequence[Any], float]:
+        """One forward pass: the outputs, one per row, and the seconds that `forward` took."""
+        started = self._clock()
+        batch = self._model.collate(rows)
+        collated = self._clock()
+        output = self._model.forward(batch)
+        forwarded = self._clock()
+        outputs = self._model.postprocess(output, rows, parameters)
+        finished = self._clock()
+        if len(outputs) != len(rows):
+            raise WrongLength(len(rows), len(outputs))
+        self._metrics.collate.observe(collated - started)
+        self._metrics.forward.observe(forwarded - collated)
+        self._metrics.postprocess.observe(finished - forwarded)
+        return outputs, forwarded - collated
+
+    def _fault(self, item: Item, failed: Failed) -> Fault:
+        self._log.warning(
+            "request failed in the model",
+            action="request_failed",
+            request=item.envelope.id,
+            code=failed.code.value,
+            exc_info=failed.__cause__,
+        )
+        return Fault(item.record, item.envelope, failed.code, str(failed), "forward")
+
+
+class Instances:
+    """All instances of a worker, each on its thread; a context manager."""
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        feed: Feed,
+        warmup: Callable[[], tuple[Sequence[Any], Sequence[int], int]],
+        metrics: Metrics,
+        failure: Failure,
+    ) -> None:
+        self._instances = instances
+        self._feed = feed
+        self._warmup = warmup
+        self._metrics = metrics
+        self._failure = failure
+        self._ready = threading.Semaphore(0)
+        self._threads = [
+            threading.Thread(target=failure.guard(self._life(instance), "instance"), name=f"instance-{n}", daemon=True)
+            for n, instance in enumerate(instances)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._feed.close()
+        if kind is None:
+            for thread in self._threads:
+                thread.join()
+
+    def wait_ready(self, give_up: Callable[[], bool]) -> bool:
+        """Block until all are loaded and warm; False when `give_up` says to stop waiting.
+
+        Raises:
+            FatalError: one of them could not be loaded.
+        """
+        missing = len(self._instances)
+        while missing:
+            if self._ready.acquire(timeout=0.1):
+                missing -= 1
+            self._failure.check()
+            if give_up():
+                return False
+        return True
+
+    def _life(self, instance: Instance) -> Callable[[], None]:
+        def live() -> None:
+            instance.load()
+            instance.warm_up(*self._warmup())
+            self._metrics.instances.inc()
+            self._ready.release()
+            instance.serve()
+
+        return live
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

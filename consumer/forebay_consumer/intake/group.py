@@ -1,0 +1,357 @@
+"""Intake by a consumer group: cooperative-sticky, or the protocol of KIP-848.
+
+The Kafka consumer lives on one thread. Nobody else calls any method of it: calls are serialised inside the client,
+and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from types import MappingProxyType
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from forebay_consumer.clock import Clock, monotonic, wall
+from forebay_consumer.errors import FatalError
+from forebay_consumer.flow import Room
+from forebay_consumer.intake.base import Listener, Snapshot
+from forebay_consumer.kafka_settings import consumer_settings
+from forebay_consumer.logs import client_logger
+from forebay_consumer.record import Claim, Record
+
+POLL_S: Final = 0.05
+CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
+LAG_EVERY_S: Final = 0.25
+BROKER_TIMEOUT_S: Final = 30.0
+
+_DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # A log truncated below our position is an accident to report, never to jump over.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "topic.metadata.refresh.interval.ms": 30_000,
+        "fetch.wait.max.ms": 100,
+        "client.id": "forebay-consumer",
+    }
+)
+# The protocol of KIP-848 lets the broker choose these and refuses them as client settings.
+_CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 3_000,
+    }
+)
+_REMEDY: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the group to this principal",
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Read and Describe on the request topics to this principal",
+        KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
+        KafkaError._AUTO_OFFSET_RESET: "the log no longer has the committed offset; reset the group's offsets "
+        "(kafka-consumer-groups.sh --reset-offsets) after deciding what becomes of the missing records",
+        KafkaError.FENCED_INSTANCE_ID: "give every worker its own group.instance.id, or none",
+        KafkaError.UNRELEASED_INSTANCE_ID: "give every worker its own group.instance.id, or none",
+    }
+)
+
+
+class GroupIntake:
+    """At-least-once intake of whole consumer groups. See `Intake` for the contract of each method."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topics: Sequence[str],
+        start: str,
+        listener: Listener,
+        max_bytes: int,
+        clock: Clock = monotonic,
+    ) -> None:
+        classic = kafka.get("group.protocol", "classic") == "classic"
+        self._settings = {
+            # Prefetch is bounded per partition by the client; half of the budget keeps a few partitions within it.
+            "queued.max.messages.kbytes": max(1024, max_bytes // 2048),
+            "queued.min.messages": 10_000,
+            **_DEFAULTS,
+            **(_CLASSIC if classic else {}),
+            **consumer_settings(kafka),
+        }
+        self._topics = list(topics)
+        self._start = start
+        self._listener = listener
+        self._clock = clock
+        self._claims: dict[tuple[str, int], Claim] = {}
+        self._epochs = count(1)
+        self._snapshot = Snapshot()
+        self._joined = False
+        self._reachable = True
+        self._fatal: FatalError | None = None
+        self._paused = False
+        self._full_since: float | None = None
+        self._lag_at = 0.0
+        self._mean_size = 1024.0
+        # A quarter of the time after which the group would take us for dead.
+        self._patience_s = float(self._settings.get("max.poll.interval.ms", 300_000)) / 4000
+        self._log = structlog.get_logger()
+        self._consumer: Any = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    @property
+    def max_poll_s(self) -> float:
+        return self._patience_s * 4
+
+    def open(self) -> None:
+        self._consumer = Consumer(
+            {**self._settings, "error_cb": self._client_error, "on_commit": self._on_commit}, logger=client_logger()
+        )
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, room: Room) -> list[Record]:
+        if not room:
+            self._wait_paused()
+            return []
+        if self._paused:
+            self._resume()
+        self._full_since = None
+        records = self._consume(room)
+        self._publish_snapshot()
+        self._raise_fatal()
+        return records
+
+    def serve(self) -> None:
+        self._pause()
+        message = self._consumer.poll(POLL_S)
+        if message is not None and message.error():
+            self._judge(message.error())
+        self._publish_snapshot()
+        self._raise_fatal()
+
+    def positions(self) -> Mapping[Claim, int]:
+        if not self._claims:
+            return {}
+        asked = [TopicPartition(topic, partition) for topic, partition in self._claims]
+        return {
+            self._claims[found.topic, found.partition]: found.offset
+            for found in self._consumer.position(asked)
+            if found.offset >= 0
+        }
+
+    def commit(self, offsets: Mapping[Claim, int]) -> None:
+        if not offsets:
+            return
+        wanted = [TopicPartition(claim.topic, claim.partition, offset) for claim, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=wanted, asynchronous=True)
+        except KafkaException as error:
+            self._log.warning("commit not sent", action="commit_refused", error=str(error))
+            self._listener.committed({}, list(offsets))
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    # ---- polling
+
+    def _consume(self, room: Room) -> list[Record]:
+        first = self._consumer.poll(POLL_S)
+        if first is None:
+            return []
+        wanted = min(room.rows, CHUNK, max(1, int(room.bytes / self._mean_size))) - 1
+        messages = [first]
+        if wanted > 0:
+            messages += self._consumer.consume(wanted, 0)
+        behind = len(messages) > wanted  # there was more than we took: what we took has waited already
+        now, now_wall = self._clock(), wall()
+        records = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._judge(error)
+            elif (claim := self._claims.get((message.topic(), message.partition()))) is not None:
+                waited = behind or self._snapshot.lag.get(claim, 0) > 0
+                records.append(_record(message, claim, now, now_wall, waited))
+        if records:
+            size = sum(record.size for record in records) / len(records)
+            self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
+        return records
+
+    def _wait_paused(self) -> None:
+        """Room is 0: leave Kafka alone for a while, since a pause throws the prefetch away; then pause and poll on."""
+        now = self._clock()
+        if self._full_since is None:
+            self._full_since = now
+        if self._paused or now - self._full_since > self._patience_s:
+            self.serve()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._owned())
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._consumer.resume(self._owned())
+
+    def _owned(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for topic, partition in self._claims]
+
+    def _publish_snapshot(self) -> None:
+        now = self._clock()
+        if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
+            return
+        self._lag_at = now
+        lag = {}
+        positions = self.positions()
+        for claim, position in positions.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(claim.topic, claim.partition), cached=True)
+            if high >= 0:
+                lag[claim] = max(0, high - position)
+        self._snapshot = Snapshot(self._joined, lag, self._reachable)
+
+    # ---- errors
+
+    def _judge(self, error: Any) -> None:
+        """An error in a record's place: stop for good, or say so and go on."""
+        remedy = _REMEDY.get(error.code())
+        if error.fatal() or remedy is not None:
+            self._fatal = FatalError(f"Kafka: {error.str()}; {remedy or 'restart the worker'}")
+        elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            self._log.error("polled too late, partitions are lost", action="max_poll_exceeded", error=error.str())
+        else:
+            self._log.warning("kafka error", action="kafka_error", code=error.name(), error=error.str())
+
+    def _client_error(self, error: Any) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._reachable = False
+            self._snapshot = Snapshot(self._joined, self._snapshot.lag, reachable=False)
+            self._log.warning("no broker answers", action="brokers_down", error=error.str())
+        else:
+            self._judge(error)
+
+    def _raise_fatal(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+
+    # ---- callbacks of the client, on the polling thread; an exception in one would surface from poll
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._joined = True
+        try:
+            starts = self._starts(consumer, partitions)
+        except FatalError as error:
+            self._fatal = error
+            return
+        claims = {Claim(topic, partition, next(self._epochs)): offset for (topic, partition), offset in starts.items()}
+        self._claims.update({(claim.topic, claim.partition): claim for claim in claims})
+        self._listener.assigned(claims)
+        assigned = [TopicPartition(topic, partition, offset) for (topic, partition), offset in starts.items()]
+        consumer.incremental_assign(assigned)
+        if self._paused and assigned:
+            consumer.pause(assigned)
+
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        claims = self._leave(partitions)
+        try:
+            self.commit(self._listener.revoked(claims))
+        finally:
+            for claim in claims:
+                self._claims.pop((claim.topic, claim.partition), None)
+            consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        claims = self._leave(partitions)
+        for claim in claims:
+            self._claims.pop((claim.topic, claim.partition), None)
+        self._listener.lost(claims)
+        consumer.incremental_unassign(partitions)
+
+    def _leave(self, partitions: list[TopicPartition]) -> list[Claim]:
+        found = (self._claims.get((partition.topic, partition.partition)) for partition in partitions)
+        return [claim for claim in found if claim is not None]
+
+    def _on_commit(self, error: Any, partitions: list[TopicPartition]) -> None:
+        accepted: dict[Claim, int] = {}
+        refused: list[Claim] = []
+        for partition in partitions:
+            claim = self._claims.get((partition.topic, partition.partition))
+            if claim is None or partition.offset < 0:
+                continue
+            if error is None and partition.error is None:
+                accepted[claim] = partition.offset
+            else:
+                refused.append(claim)
+        if refused:
+            self._log.warning("commit refused", action="commit_refused", error=str(error or partitions[0].error))
+        self._listener.committed(accepted, refused)
+
+    # ---- where to begin
+
+    def _starts(self, consumer: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+        """The offset at which each partition begins: the committed one, else as `start` says.
+
+        What `start` decides is committed at once: a group that has read nothing shows its true lag, and `latest`
+        does not move when the worker dies before its first commit.
+        """
+        if not partitions:
+            return {}
+        try:
+            committed = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
+        except KafkaException as error:
+            raise FatalError(f"Kafka: the group's offsets cannot be read: {error.args[0].str()}") from error
+        starts, fresh = {}, []
+        for partition in committed:
+            offset = partition.offset
+            if offset < 0:
+                offset = self._fresh_start(consumer, partition)
+                fresh.append(TopicPartition(partition.topic, partition.partition, offset))
+            starts[partition.topic, partition.partition] = offset
+        if fresh:
+            consumer.commit(offsets=fresh, asynchronous=True)
+        return starts
+
+    def _fresh_start(self, consumer: Any, partition: TopicPartition) -> int:
+        where = f"{partition.topic}-{partition.partition}"
+        if self._start == "fail":
+            raise FatalError(
+                f"the group has no committed offset for {where} and delivery.start is fail; commit one with "
+                "kafka-consumer-groups.sh --reset-offsets, or set delivery.start to earliest or latest"
+            )
+        try:
+            low, high = consumer.get_watermark_offsets(
+                TopicPartition(partition.topic, partition.partition), timeout=BROKER_TIMEOUT_S
+            )
+        except KafkaException as error:
+            raise FatalError(f"Kafka: the bounds of {where} cannot be read: {error.args[0].str()}") from error
+        self._log.info("no committed offset", action="fresh_start", partition=where, start=self._start)
+        return int(low if self._start == "earliest" else high)
+
+
+def _record(message: Message, claim: Claim, now: float, now_wall: float, waited: bool) -> Record:
+    fault = None
+    try:
+        headers = message.headers()
+    except SystemError:  # a header name that is not UTF-8 cannot be represented by the client
+        headers, fault = None, "headers: a header name is not UTF-8"
+    key, value = message.key(), message.value()
+    _, milliseconds = message.timestamp()
+    timestamp_s = milliseconds / 1000 if milliseconds > 0 else None
+    queue_s = None if timestamp_s is None else max(0.0, now_wall - timestamp_s)  # 0: the writer's clock is ahead
+    since_s = now - queue_s if waited and queue_s is not None else now
+    size = len(key or b"") + len(value or b"")
+    if headers:
+        size += sum(len(name) + len(content or b"") for name, content in headers)
+    return Record(claim, message.offset(), key, value, headers, timestamp_s, queue_s, since_s, size, fault)

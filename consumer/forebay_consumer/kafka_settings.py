@@ -1,0 +1,54 @@
+"""Which of the user's librdkafka settings go to the consumer and which to the producer; unlisted ones go to both."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+_CONSUMER_ONLY: Final = (
+    "group.",
+    "fetch.",
+    "queued.",
+    "check.crcs",
+    "coordinator.query.interval.ms",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+)
+_PRODUCER_ONLY: Final = (
+    "batch.",
+    "compression.",
+    "queue.buffering.",
+    "delivery.timeout.ms",
+    "linger.ms",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "partitioner",
+    "request.timeout.ms",
+    "retries",
+    "sticky.partitioning.linger.ms",
+    "topic.metadata.propagation.max.ms",
+)
+_PRODUCER: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "enable.idempotence": True,
+        "acks": "all",
+        # A reply waits for no company: what is queued together leaves together.
+        "linger.ms": 0,
+        "delivery.timeout.ms": 60_000,
+        "topic.metadata.propagation.max.ms": 2_000,
+        # Replies to one key stay on one partition also for clients written in Java.
+        "partitioner": "murmur2_random",
+        "client.id": "forebay-consumer",
+    }
+)
+
+
+def consumer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kafka.items() if not key.startswith(_PRODUCER_ONLY)}
+
+
+def producer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_PRODUCER, **{key: value for key, value in kafka.items() if not key.startswith(_CONSUMER_ONLY)}}

@@ -1,0 +1,95 @@
+"""Prometheus metrics of one worker. Base units; labels only of bounded sets, never an id, a key or an error's text."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from forebay_consumer.record import Claim
+from forebay_consumer.window import Batch
+from forebay_schemas import Code
+
+# OpenTelemetry's messaging buckets, with finer ones below for small models.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60)
+_SIZES = tuple(2**power for power in range(13))
+_COSTS = tuple(2**power for power in range(0, 25, 2))
+
+
+class Metrics:
+    """All metrics, on a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"forebay_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"forebay_{name}", text, labels, registry=registry)
+
+        def seconds(name: str, text: str) -> Histogram:
+            return Histogram(f"forebay_{name}_seconds", text, buckets=_SECONDS, registry=registry)
+
+        build = Info("forebay_build", "Version of the worker.", registry=registry)
+        try:
+            build.info({"version": version("forebay-consumer")})
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            build.info({"version": "unknown"})
+        self.requests = counter("requests_total", "Requests answered, by status and code.", "status", "code")
+        self.dead_letters = counter("dead_letters_total", "Dead letters confirmed, by code.", "code")
+        self.dropped = counter("dropped_total", "Records given up unanswered to the next owner.", "reason")
+        self.batches = counter("batches_total", "Forward passes asked for, by why the batch closed.", "trigger")
+        self.passes_failed = counter("passes_failed_total", "Forward passes that raised.")
+        self.batch_rows = Histogram("forebay_batch_size", "Rows per batch.", buckets=_SIZES, registry=registry)
+        self.batch_cost = Histogram(
+            "forebay_batch_cost", "Padded cost per batch (tokens, pixels).", buckets=_COSTS, registry=registry
+        )
+        self.padding = Histogram(
+            "forebay_padding_ratio",
+            "Share of a batch's padded cost that is padding.",
+            buckets=tuple(tenth / 10 for tenth in range(11)),
+            registry=registry,
+        )
+        self.queue = seconds("queue", "From the record's timestamp to its poll, first of each chunk.")
+        self.linger = seconds("linger", "In the window, oldest of each batch.")
+        self.preprocess = seconds("preprocess", "Decoding and preprocessing, per chunk.")
+        self.collate = seconds("collate", "Collating, per pass.")
+        self.forward = seconds("forward", "The model's forward, per pass.")
+        self.postprocess = seconds("postprocess", "Postprocessing, per pass.")
+        self.publish = seconds("publish", "From outcome to confirmed reply, first of each group of delivery reports.")
+        self.lag = gauge("lag", "Records behind the end of the partition.", "topic", "partition")
+        self.in_flight = gauge("in_flight_rows", "Rows from poll to confirmed reply.")
+        self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of requests from poll to confirmed reply.")
+        self.uncommitted = gauge("uncommitted_records", "Records polled but not covered by an accepted commit.")
+        self.instances = gauge("instances", "Copies of the model that are loaded and warm.")
+        self.assigned = gauge("assigned_partitions", "Partitions that this worker owns.")
+        self.commits = counter("commits_total", "Offset commits, by result.", "result")
+        self.rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
+        self.loads = counter("model_loads_total", "Times a copy of the model was loaded.")
+        self.warmups = counter("warmup_passes_total", "Warm-up passes run.")
+        self._lag_seen: set[tuple[str, int]] = set()
+
+    def batch_taken(self, batch: Batch, now: float) -> None:
+        self.batches.labels(batch.trigger.value).inc()
+        self.batch_rows.observe(batch.rows)
+        self.batch_cost.observe(batch.padded_cost)
+        used = sum(item.cost * len(item.rows) for item in batch.items)
+        self.padding.observe(1 - used / batch.padded_cost if batch.padded_cost else 0.0)
+        self.linger.observe(now - batch.items[0].ready_s)
+
+    def answered(self, counts: Mapping[Code | None, int]) -> None:
+        for code, count in counts.items():
+            self.requests.labels("ok" if code is None else "error", "" if code is None else code.value).inc(count)
+
+    def lagging(self, lag: Mapping[Claim, int]) -> None:
+        """Show the lag of the present assignment and forget partitions that are gone."""
+        seen = {(claim.topic, claim.partition) for claim in lag}
+        for topic, partition in self._lag_seen - seen:
+            self.lag.remove(topic, str(partition))
+        for claim, records in lag.items():
+            self.lag.labels(claim.topic, str(claim.partition)).set(records)
+        self._lag_seen = seen

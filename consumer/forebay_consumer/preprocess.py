@@ -1,0 +1,196 @@
+"""From records to items: decode, validate, tokenise or decode images; many at once, never one call a record."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+import structlog
+
+import forebay_schemas as schemas
+from forebay_consumer.clock import Clock, monotonic, wall
+from forebay_consumer.failure import Failure
+from forebay_consumer.feed import Feed
+from forebay_consumer.flow import Flow
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.model import Model
+from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
+from forebay_consumer.routes import Routes
+from forebay_schemas import Code, Content, Envelope, Expired, InvalidRequest, RequestError, TooLarge, Unsupported
+
+_Decoded = tuple[Record, Envelope, Content]
+
+
+class Preprocessor:
+    """Turns a chunk of records into items and faults. A bad record becomes its own fault; neighbours are untouched.
+
+    Args:
+        model: its `preprocess` and `cost` are called here, and nothing else of it.
+        served: the name and version that requests may ask for.
+        max_rows, max_bytes: a request with more is `too_large`.
+    """
+
+    def __init__(
+        self, model: Model, served: schemas.Model, routes: Routes, max_rows: int, max_bytes: int, clock: Clock = wall
+    ) -> None:
+        self._model = model
+        self._served = served
+        self._routes = routes
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    def run(self, records: Sequence[Record]) -> tuple[list[Item], list[Fault]]:
+        """One item or one fault per record."""
+        groups: dict[bytes, list[_Decoded]] = {}
+        faults: list[Fault] = []
+        for record in records:
+            envelope, content = schemas.read_request(record)
+            try:
+                content = self._admit(record, envelope, content)
+            except RequestError as error:
+                faults.append(Fault(record, envelope, error.code, error.message, "decode"))
+                continue
+            key = orjson.dumps(content.parameters, option=orjson.OPT_SORT_KEYS) if content.parameters else b""
+            groups.setdefault(key, []).append((record, envelope, content))
+        items: list[Item] = []
+        for key, group in groups.items():
+            self._prepare(key, group, items, faults)
+        return items, faults
+
+    def _admit(self, record: Record, envelope: Envelope, content: Content | RequestError) -> Content:
+        """Refuse what need not reach the model."""
+        if record.fault is not None:
+            raise InvalidRequest(record.fault)
+        if len(record.value or b"") > self._max_bytes:
+            raise TooLarge(f"value: {len(record.value or b'')} bytes; limits.max_request_bytes is {self._max_bytes}")
+        self._routes.resolve(envelope.reply_topic)
+        if isinstance(content, RequestError):
+            raise content
+        if envelope.model not in (None, self._served.name):
+            raise Unsupported(f"model {envelope.model!r:.80} is not served here; served is {self._served.name!r}")
+        if envelope.model_version not in (None, self._served.version):
+            raise Unsupported(
+                f"model-version {envelope.model_version!r:.80} is not served here; served is {self._served.version!r}"
+            )
+        if len(content.inputs) > self._max_rows:
+            raise TooLarge(f"inputs: {len(content.inputs)} rows in one request; max_batch_size is {self._max_rows}")
+        if envelope.deadline_s is not None and envelope.deadline_s <= self._clock():
+            raise Expired(f"deadline-ms {envelope.deadline_s * 1000:.0f} had passed when the request was taken up")
+        return content
+
+    def _prepare(self, key: bytes, group: Sequence[_Decoded], items: list[Item], faults: list[Fault]) -> None:
+        """Prepare requests with equal parameters in one call; when it raises, one by one."""
+        parameters = group[0][2].parameters
+        try:
+            prepared = self._call([row for _, _, content in group for row in content.inputs], parameters)
+        except Exception as error:
+            if len(group) > 1:
+                for decoded in group:
+                    self._prepare(key, [decoded], items, faults)
+            else:
+                faults.append(self._fault(group[0], error))
+            return
+        start = 0
+        for decoded in group:
+            record, envelope, content = decoded
+            rows = prepared[start : start + len(content.inputs)]
+            start += len(content.inputs)
+            bad = next(((index, row) for index, row in enumerate(rows) if isinstance(row, RequestError)), None)
+            if bad is None:
+                cost = max(self._model.cost(row) for row in rows)
+                items.append(Item(record, envelope, rows, max(1, cost), parameters, key))
+            else:
+                index, refusal = bad
+                where = f"inputs[{index}]: " if len(rows) > 1 else ""
+                faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess"))
+
+    def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        prepared = self._model.preprocess(rows, parameters)
+        if len(prepared) != len(rows):
+            raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
+        return prepared
+
+    def _fault(self, decoded: _Decoded, error: Exception) -> Fault:
+        record, envelope, _ = decoded
+        if isinstance(error, RequestError):
+            return Fault(record, envelope, error.code, error.message, "preprocess")
+        self._log.warning("preprocess raised", action="preprocess_failed", request=envelope.id, exc_info=error)
+        message = f"the model could not prepare this request ({type(error).__name__})"
+        return Fault(record, envelope, Code.MODEL_ERROR, message, "preprocess")
+
+
+class Preprocess:
+    """The stage: threads that run a `Preprocessor` on chunks and fill the feed. A context manager."""
+
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        feed: Feed,
+        flow: Flow,
+        takes: Callable[[Claim], bool],
+        publish: Callable[[Sequence[Outcome]], None],
+        give_up: Callable[[Sequence[Record], str], None],
+        metrics: Metrics,
+        failure: Failure,
+        threads: int,
+        chunk: int,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._preprocessor = preprocessor
+        self._feed = feed
+        self._flow = flow
+        self._takes = takes
+        self._publish = publish
+        self._give_up = give_up
+        self._metrics = metrics
+        self._chunk = chunk
+        self._clock = clock
+        self._chunks: SimpleQueue[Sequence[Record] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=failure.guard(self._run, "preprocess"), name=f"preprocess-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def submit(self, records: Sequence[Record]) -> None:
+        """Hand records over; returns at once. The flow bounds how many there are."""
+        for start in range(0, len(records), self._chunk):
+            self._chunks.put(records[start : start + self._chunk])
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for _ in self._threads:
+            self._chunks.put(None)
+        if kind is None:
+            for thread in self._threads:
+                thread.join()
+
+    def _run(self) -> None:
+        while (records := self._chunks.get()) is not None:
+            started = self._clock()
+            gone = [record for record in records if not self._takes(record.claim)]
+            if gone:
+                self._give_up(gone, "revoked")
+                records = [record for record in records if self._takes(record.claim)]
+            items, faults = self._preprocessor.run(records)
+            took_s = self._clock() - started
+            self._metrics.preprocess.observe(took_s)
+            if records:
+                self._metrics.queue.observe(records[0].queue_s or 0.0)
+            for item in items:
+                item.preprocess_s = took_s
+                self._flow.widen(item.record, len(item.rows))
+            if faults:
+                self._publish(faults)
+            refused = self._feed.put(items)
+            if refused:
+                self._give_up([item.record for item in refused], "revoked")

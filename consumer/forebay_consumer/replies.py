@@ -1,0 +1,293 @@
+"""From outcomes to confirmed replies: encode, produce, and let the delivery report mark the record done.
+
+A record is done when the broker has confirmed all that is owed for it: its reply and, where one is kept, its dead
+letter. There is no flush per batch.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+import forebay_schemas as schemas
+from forebay_consumer import dead_letters
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.errors import FatalError
+from forebay_consumer.failure import Failure
+from forebay_consumer.kafka_settings import producer_settings
+from forebay_consumer.logs import client_logger
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.record import Claim, Fault, Outcome, Record, Success
+from forebay_consumer.routes import Routes
+from forebay_schemas import Code
+
+BUSY_WAIT_S: Final = 0.002  # while reports are awaited
+IDLE_WAIT_S: Final = 0.1
+AGAIN_AFTER_S: Final = 0.5
+ALONE_TIMEOUT_S: Final = 10.0
+
+_SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
+_REFUSED: Final[Mapping[int, str]] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Write and Describe on it to this principal",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant IdempotentWrite on the cluster to this principal",
+    KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
+}
+
+
+class _Message:
+    """One message that is owed for an outcome."""
+
+    __slots__ = ("alone", "headers", "key", "letter", "owed", "partition", "topic", "value")
+
+    def __init__(self, owed: "_Owed", topic: str, key: Any, value: bytes | None, headers: Any) -> None:
+        self.owed = owed
+        self.topic = topic
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.partition = -1
+        self.letter = False
+        self.alone = False  # it was refused for its size once already, perhaps for a neighbour's
+
+
+class _Owed:
+    """An outcome and how many of its messages the broker has not confirmed yet."""
+
+    __slots__ = ("code", "missing", "outcome", "since_s")
+
+    def __init__(self, outcome: Outcome, code: Code | None, missing: int, since_s: float) -> None:
+        self.outcome = outcome
+        self.since_s = since_s
+        self.code = code
+        self.missing = missing
+
+
+class Replies:
+    """The stage and its thread, the only one to touch the producer. A context manager.
+
+    Args:
+        owns: whether results of an assignment may still be published; late ones are dropped.
+        done: told of the records whose replies are confirmed.
+        gave_up: told of the records whose outcomes were dropped.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        routes: Routes,
+        dead_letter_topic: str | None,
+        served: schemas.Model,
+        origin: Mapping[str, str],
+        owns: Callable[[Claim], bool],
+        done: Callable[[Sequence[Record]], None],
+        gave_up: Callable[[Sequence[Record], str], None],
+        metrics: Metrics,
+        failure: Failure,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._settings = producer_settings(kafka)
+        self._routes = routes
+        self._dead_letter_topic = dead_letter_topic
+        self._served = served
+        self._origin = origin
+        self._owns = owns
+        self._done = done
+        self._gave_up = gave_up
+        self._metrics = metrics
+        self._failure = failure
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._chunks: SimpleQueue[Sequence[Outcome] | None] = SimpleQueue()
+        self._confirmed: list[_Owed] = []  # filled by delivery reports, emptied after each producer poll
+        self._failed: list[tuple[_Message, Any]] = []  # likewise
+        self._again: list[tuple[float, _Message]] = []  # not before that moment
+        self._unreported = 0
+        self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
+        self._producer: Any = None
+
+    def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes over; returns at once."""
+        self._chunks.put(outcomes)
+
+    def __enter__(self) -> Self:
+        self._producer = Producer(self._settings, logger=client_logger())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._chunks.put(None)
+        self._thread.join()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                chunk = self._chunks.get(timeout=BUSY_WAIT_S if self._unreported or self._again else IDLE_WAIT_S)
+            except Empty:
+                pass
+            else:
+                if chunk is None:
+                    break
+                self._send_chunk(chunk)
+            self._serve(0)
+        # What is unconfirmed now stays uncommitted, and is run again by the next owner.
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _send_chunk(self, outcomes: Sequence[Outcome]) -> None:
+        dropped = []
+        for outcome in outcomes:
+            if self._owns(outcome.record.claim):
+                for message in self._messages(outcome):
+                    self._produce(message)
+            else:
+                dropped.append(outcome.record)
+        if dropped:
+            self._gave_up(dropped, "late")
+
+    def _messages(self, outcome: Outcome) -> list[_Message]:
+        if isinstance(outcome, Success):
+            try:
+                return [self._result(outcome)]
+            except TypeError as error:
+                self._log.warning("result not encodable", action="encode_failed", request=outcome.envelope.id)
+                message = f"the model's output cannot be written as JSON: {error}"
+                outcome = Fault(outcome.record, outcome.envelope, Code.MODEL_ERROR, message, "publish")
+        return self._error(outcome)
+
+    def _result(self, outcome: Success) -> _Message:
+        envelope = outcome.envelope
+        value = schemas.result_body(envelope, self._served, outcome.outputs, outcome.timing)
+        return self._reply(_Owed(outcome, None, 1, self._clock()), value, None)
+
+    def _error(self, fault: Fault) -> list[_Message]:
+        kept = self._dead_letter_topic is not None and fault.code in dead_letters.KEPT
+        owed = _Owed(fault, fault.code, 2 if kept else 1, self._clock())
+        messages = [self._reply(owed, schemas.error_body(fault.envelope, fault.code, fault.message), fault.code)]
+        if kept:
+            assert self._dead_letter_topic is not None
+            headers = dead_letters.headers(fault, self._origin)
+            letter = _Message(owed, self._dead_letter_topic, fault.record.key, fault.record.value, headers)
+            letter.letter = True
+            messages.append(letter)
+        return messages
+
+    def _reply(self, owed: _Owed, value: bytes, code: Code | None) -> _Message:
+        envelope, record = owed.outcome.envelope, owed.outcome.record
+        headers = schemas.reply_headers(envelope, record, self._served, code)
+        topic = self._routes.resolve_or_default(envelope.reply_topic)
+        message = _Message(owed, topic, envelope.id, value, headers)
+        if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):
+            message.partition = envelope.reply_partition
+        return message
+
+    def _produce(self, message: _Message) -> None:
+        def report(error: Any, _: Any) -> None:
+            self._report(message, error)
+
+        while True:
+            try:
+                self._producer.produce(
+                    message.topic,
+                    value=message.value,
+                    key=message.key,
+                    headers=message.headers,
+                    partition=message.partition,
+                    on_delivery=report,
+                )
+            except BufferError:  # the client's queue is full: wait for reports, as the flow does for room
+                self._producer.poll(0.05)
+                if self._failure.happened:
+                    return
+            except KafkaException as error:
+                self._failed.append((message, error.args[0]))
+                return
+            else:
+                self._unreported += 1
+                return
+
+    def _report(self, message: _Message, error: Any) -> None:
+        """A delivery report; runs inside the producer's poll, so it only takes note."""
+        self._unreported -= 1
+        if error is not None:
+            self._failed.append((message, error))
+            return
+        owed = message.owed
+        owed.missing -= 1
+        if owed.missing == 0:
+            self._confirmed.append(owed)
+
+    def _serve(self, timeout_s: float) -> None:
+        self._producer.poll(timeout_s)
+        if self._failed:
+            failed, self._failed = self._failed, []
+            for message, error in failed:
+                self._judge(message, error)
+        if self._again:
+            self._retry()
+        if self._confirmed:
+            confirmed, self._confirmed = self._confirmed, []
+            self._metrics.publish.observe(self._clock() - confirmed[0].since_s)
+            self._metrics.answered(Counter(owed.code for owed in confirmed))
+            for owed in confirmed:
+                if owed.code is not None and self._dead_letter_topic and owed.code in dead_letters.KEPT:
+                    self._metrics.dead_letters.labels(owed.code.value).inc()
+            self._done([owed.outcome.record for owed in confirmed])
+
+    def _retry(self) -> None:
+        now = self._clock()
+        due = [message for moment, message in self._again if moment <= now]
+        self._again = [(moment, message) for moment, message in self._again if moment > now]
+        for message in due:
+            if self._owns(message.owed.outcome.record.claim):
+                self._produce(message)
+            else:
+                self._gave_up([message.owed.outcome.record], "late")
+
+    # ---- what the broker refused
+
+    def _judge(self, message: _Message, error: Any) -> None:
+        code = error.code()
+        if error.fatal():
+            raise FatalError(f"Kafka: the producer cannot go on: {error.str()}; restart the worker")
+        if code in _REFUSED:
+            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {_REFUSED[code]}")
+        if code in _SIZE:
+            self._too_large(message)
+        elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
+            message.partition = -1  # the reply still reaches its topic
+            self._produce(message)
+        else:
+            # Timeouts, brokers away, a topic that is not there yet. The outcome may be unknown: a repeated reply is
+            # allowed, a missing one is not.
+            self._log.warning("reply not delivered", action="delivery_failed", topic=message.topic, code=error.name())
+            self._again.append((self._clock() + AGAIN_AFTER_S, message))
+
+    def _too_large(self, message: _Message) -> None:
+        """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
+        if not message.alone:
+            message.alone = True
+            self._producer.flush(ALONE_TIMEOUT_S)
+            self._produce(message)
+            self._producer.flush(ALONE_TIMEOUT_S)
+        elif message.letter:
+            size = len(message.value or b"")
+            self._log.warning("dead letter without its value", action="dead_letter_cut", size=size)
+            message.value = None
+            message.headers = [*message.headers, (f"{dead_letters.PREFIX}value-omitted", str(size))]
+            self._produce(message)
+        else:
+            size = len(message.value or b"")
+            outcome = message.owed.outcome
+            text = f"the reply has {size} bytes, more than the reply topic {message.topic!r} takes"
+            fault = Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish")
+            for part in self._error(fault):
+                self._produce(part)

@@ -1,0 +1,175 @@
+"""What makes a batch. Pure: knows neither Kafka nor torch nor threads, and is told the time."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from forebay_consumer.record import Claim, Item
+
+
+class Trigger(StrEnum):
+    """Why a batch closed."""
+
+    SIZE = "size"  # no further row fits
+    COST = "cost"  # a further row would exceed the padded cost
+    PREFERRED = "preferred"  # a preferred size is reached
+    LINGER = "linger"  # the oldest item has waited long enough
+    DRAIN = "drain"  # the worker takes no more; there is nothing to wait for
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items that share one forward pass; the oldest waiting item is always among them.
+
+    Attributes:
+        rows: rows of all items together.
+        padded_cost: rows × the largest cost of a row.
+    """
+
+    items: Sequence[Item]
+    trigger: Trigger
+    rows: int
+    padded_cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a batch closes.
+
+    Attributes:
+        max_rows: rows per batch; an item never has more.
+        linger_s: how long the oldest item waits for company, from its record's `since_s`.
+        preferred: row counts at which a batch goes at once; each at most `max_rows`.
+        max_cost: bound on the padded cost, or None; an item that exceeds it alone still goes, alone.
+        lookahead: how many batches' worth of rows are looked at for companions near in cost.
+    """
+
+    max_rows: int = 32
+    linger_s: float = 0.02
+    preferred: Sequence[int] = ()
+    max_cost: int | None = None
+    lookahead: int = 4
+
+
+class Window:
+    """Decoded items that wait, in order of arrival.
+
+    `take` and `due_s` are pulled by whoever has a free instance. Not thread-safe: `Feed` holds the lock.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._waiting: deque[Item] = deque()
+        self._rows = 0
+        self._draining = False
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    def add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._waiting.append(item)
+            self._rows += len(item.rows)
+
+    def drain(self) -> None:
+        """From now on nothing lingers: whatever waits is taken at once."""
+        self._draining = True
+
+    def drop(self, gone: Callable[[Claim], bool]) -> list[Item]:
+        """Remove and return the items whose partition is gone."""
+        dropped = [item for item in self._waiting if gone(item.record.claim)]
+        if dropped:
+            self._waiting = deque(item for item in self._waiting if not gone(item.record.claim))
+            self._rows -= sum(len(item.rows) for item in dropped)
+        return dropped
+
+    def due_s(self) -> float | None:
+        """The moment at which the oldest item has lingered, or None when nothing waits."""
+        if not self._waiting:
+            return None
+        return self._waiting[0].record.since_s + self._rules.linger_s
+
+    def take(self, now: float) -> Batch | None:
+        """The next batch, or None while waiting for company is still right."""
+        if not self._waiting:
+            return None
+        head = self._head()
+        chosen, full = self._choose(head)
+        trigger = full or self._patience(chosen, now)
+        if trigger is None:
+            return None
+        if trigger is Trigger.PREFERRED:
+            chosen = self._preferred(chosen)
+        self._remove(chosen, len(head))
+        rows = sum(len(item.rows) for item in chosen)
+        return Batch(chosen, trigger, rows, rows * max(item.cost for item in chosen))
+
+    def _head(self) -> list[Item]:
+        """The items within `lookahead` batches' worth of rows of the oldest, whether or not they can join it."""
+        head: list[Item] = []
+        rows = 0
+        for item in self._waiting:
+            if rows >= self._rules.lookahead * self._rules.max_rows:
+                break
+            head.append(item)
+            rows += len(item.rows)
+        return head
+
+    def _choose(self, head: Sequence[Item]) -> tuple[list[Item], Trigger | None]:
+        """The oldest item and the compatible ones nearest to it in cost, as many as fit.
+
+        Returns:
+            The items in order of arrival, and what kept further ones out: SIZE, COST, or None when nothing did.
+        """
+        oldest = head[0]
+        rows, largest = len(oldest.rows), oldest.cost
+        companions = [item for item in head[1:] if item.key == oldest.key]
+        if any(item.cost != oldest.cost for item in companions):
+            companions.sort(key=lambda item: abs(item.cost - oldest.cost))  # stable: among equals the older first
+        chosen = {id(oldest)}
+        full: Trigger | None = None
+        for item in companions:
+            if rows == self._rules.max_rows:
+                break
+            if rows + len(item.rows) > self._rules.max_rows:
+                full = full or Trigger.SIZE
+                continue
+            cost = max(largest, item.cost)
+            if self._rules.max_cost is not None and (rows + len(item.rows)) * cost > self._rules.max_cost:
+                full = full or Trigger.COST
+                continue
+            rows, largest = rows + len(item.rows), cost
+            chosen.add(id(item))
+        if rows == self._rules.max_rows:
+            full = Trigger.SIZE
+        elif self._rules.max_cost is not None and rows * largest >= self._rules.max_cost:
+            full = full or Trigger.COST
+        return [item for item in head if id(item) in chosen], full
+
+    def _patience(self, chosen: Sequence[Item], now: float) -> Trigger | None:
+        if self._draining:
+            return Trigger.DRAIN
+        due = self.due_s()
+        if due is not None and now >= due:
+            return Trigger.LINGER
+        if self._rules.preferred and self._preferred(chosen):
+            return Trigger.PREFERRED
+        return None
+
+    def _preferred(self, chosen: Sequence[Item]) -> list[Item]:
+        """The longest run of `chosen` whose rows are exactly a preferred size; empty when there is none."""
+        best: list[Item] = []
+        rows = 0
+        for count, item in enumerate(chosen, start=1):
+            rows += len(item.rows)
+            if rows in self._rules.preferred:
+                best = list(chosen[:count])
+        return best
+
+    def _remove(self, chosen: Sequence[Item], looked_at: int) -> None:
+        taken = {id(item) for item in chosen}
+        left = [item for item in (self._waiting.popleft() for _ in range(looked_at)) if id(item) not in taken]
+        self._waiting.extendleft(reversed(left))
+        self._rows -= sum(len(item.rows) for item in chosen)
