@@ -134,12 +134,13 @@ class Worker:
         with ExitStack() as stages:
             for stage in (self._server, self._replies, self._instances, self._preprocess):
                 stages.enter_context(stage)
+            self._log.info("listening", action="listening", port=self._server.port)
             try:
                 if self._instances.wait_ready(lambda: self._shutdown.asked):
                     self._health.started = True
                     stages.callback(self._intake.close)  # before the threads end: the next owner need not wait for them
                     self._intake.open()
-                    self._log.info("serving", action="serving", metrics_port=self._server.port)
+                    self._log.info("serving", action="serving")
                     while not self._shutdown.asked:
                         self._turn()
                     self._drain()

@@ -1,0 +1,27 @@
+"""Fixtures for every layer; the broker starts only when a test asks for it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from forebay_local.broker import Broker
+from support.broker import Topics, running_broker
+from support.pipeline import Pipeline
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    with running_broker() as started:
+        yield started
+
+
+@pytest.fixture
+def topics(broker: Broker) -> Iterator[Topics]:
+    made = Topics(broker.bootstrap_servers)
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def pipeline(broker: Broker, topics: Topics) -> Pipeline:
+    return Pipeline(broker.bootstrap_servers, topics)

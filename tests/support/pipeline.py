@@ -1,0 +1,164 @@
+"""Requests in and replies out, with plain Kafka clients: what a user without our client sees."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+
+from forebay_schemas import Failure, Result, read_reply
+from forebay_schemas.headers import SOURCE_OFFSET, SOURCE_PARTITION, last_values
+from support.broker import Topics
+
+WITHIN_S: Final = 90.0
+
+
+@dataclass
+class Pipeline:
+    """Fresh topics of one test, and the settings that make a worker serve them."""
+
+    bootstrap_servers: str
+    topics: Topics
+    partitions: int = 4
+    requests: str = ""
+    replies: str = ""
+    dead_letters: str = ""
+    group: str = ""
+    _producer: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.requests = self.topics.create("requests", partitions=self.partitions)
+        self.replies = self.topics.create("replies", partitions=2)
+        self.dead_letters = self.topics.create("dead", partitions=1)
+        self.group = self.topics.group()
+        self._producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5})
+
+    def settings(self, **parts: Any) -> dict[str, Any]:
+        """A worker's settings; `parts` over them, merged by the worker's process."""
+        kafka = {"bootstrap.servers": self.bootstrap_servers, "group.id": self.group, **parts.pop("kafka", {})}
+        topics = {"requests": [self.requests], "replies": [self.replies], "dead_letters": self.dead_letters}
+        return {"kafka": kafka, "topics": {**topics, **parts.pop("topics", {})}, **parts}
+
+    def send(
+        self,
+        value: bytes | str | None,
+        *,
+        id: str | None = None,  # noqa: A002 - the contract's word
+        key: bytes | None = None,
+        headers: Mapping[str, bytes | str] | None = None,
+        partition: int = -1,
+    ) -> None:
+        """Queue one request; `flush` waits for the broker."""
+        named = dict(headers or {})
+        if id is not None:
+            named["request-id"] = id
+        while True:
+            try:
+                self._producer.produce(
+                    self.requests, value=value, key=key, headers=list(named.items()), partition=partition
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            else:
+                return
+
+    def send_all(self, values: Iterable[tuple[str, str]], partition: int = -1) -> None:
+        """Queue (id, value) pairs and wait until the broker has them."""
+        for id_, value in values:
+            self.send(value, id=id_, partition=partition)
+        self.flush()
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0, "the broker did not take the requests"
+
+    def reader(self, topic: str | None = None) -> "Reader":
+        return Reader(self.bootstrap_servers, topic or self.replies)
+
+    def committed(self) -> dict[int, int]:
+        """Offsets that the group has committed, by partition of the request topic."""
+        return committed_offsets(self.bootstrap_servers, self.group, self.requests, self.partitions)
+
+    def ends(self) -> dict[int, int]:
+        """The end offsets of the request topic."""
+        with_ends = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "unused"})
+        try:
+            return {
+                partition: with_ends.get_watermark_offsets(TopicPartition(self.requests, partition), timeout=30)[1]
+                for partition in range(self.partitions)
+            }
+        finally:
+            with_ends.close()
+
+
+def committed_offsets(bootstrap_servers: str, group: str, topic: str, partitions: int) -> dict[int, int]:
+    asker = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+    try:
+        asked = [TopicPartition(topic, partition) for partition in range(partitions)]
+        return {found.partition: found.offset for found in asker.committed(asked, timeout=30)}
+    finally:
+        asker.close()
+
+
+class Reader:
+    """Reads a topic from its beginning, and keeps all it has read. Not thread-safe."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.messages: list[Message] = []
+        self._topic = topic
+        self._consumer: Any = Consumer(
+            {"bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
+        )
+        partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        self._partitions = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions]
+        self._consumer.assign(self._partitions)
+
+    def read(self, timeout_s: float = 0.2) -> int:
+        """Take what has come; the number of new messages."""
+        new = [message for message in self._consumer.consume(1000, timeout_s) if message.error() is None]
+        self.messages += new
+        return len(new)
+
+    def read_to_end(self) -> None:
+        """Read at least to where the topic ends now."""
+        ends = {
+            p.partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, p.partition), timeout=30)[1]
+            for p in self._partitions
+        }
+        deadline = time.monotonic() + WITHIN_S
+        seen = Counter[int]()
+        for message in self.messages:
+            seen[message.partition()] = max(seen[message.partition()], message.offset() + 1)
+        while any(seen[partition] < end for partition, end in ends.items()):
+            assert time.monotonic() < deadline, f"{self._topic} not read to its end: {dict(seen)} of {ends}"
+            before = len(self.messages)
+            self.read()
+            for message in self.messages[before:]:
+                seen[message.partition()] = max(seen[message.partition()], message.offset() + 1)
+
+    def wait_for(self, count: int, within_s: float = WITHIN_S) -> list[Result | Failure]:
+        """Block until `count` different requests are answered; all replies so far."""
+        deadline = time.monotonic() + within_s
+        while len(self.ids()) < count:
+            assert time.monotonic() < deadline, f"{len(self.ids())} of {count} answered on {self._topic}"
+            self.read()
+        return self.replies()
+
+    def replies(self) -> list[Result | Failure]:
+        return [read_reply(message.key(), message.value(), message.headers()) for message in self.messages]
+
+    def ids(self) -> Counter[str]:
+        """How often each request id was answered."""
+        return Counter((message.key() or b"").decode() for message in self.messages)
+
+    def sources(self) -> Counter[tuple[int, int]]:
+        """How often each (partition, offset) of the request topic was answered."""
+        found: Counter[tuple[int, int]] = Counter()
+        for message in self.messages:
+            headers = last_values(message.headers())
+            found[int(headers[SOURCE_PARTITION]), int(headers[SOURCE_OFFSET])] += 1
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,80 @@
+"""A deterministic model in pure Python whose misbehaviour is scripted in the request itself.
+
+"echo me"                    -> {"text": "echo me", "digest": ...}
+{"sleep_s": 0.2, "n": 1}     sleeps in forward, once per batch the longest
+{"raise": true, "n": 2}      forward raises
+{"refuse": "why", "n": 3}    preprocess refuses it
+{"length": 1}                forward gives one output too few
+"""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forebay_consumer import Model
+from forebay_schemas import InvalidRequest
+
+
+def digest(row: Any) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Scripted(Model):
+    """Args:
+    journal: file to which every forward pass adds one line: pid, instance, rows, and how many passes ran at once.
+    pass_s: seconds that every pass takes.
+    load_s: seconds that loading takes.
+    """
+
+    _running = 0
+    _lock = threading.Lock()
+
+    def __init__(self, journal: str | None = None, pass_s: float = 0.0, load_s: float = 0.0) -> None:
+        self._journal = None if journal is None else Path(journal)
+        self._pass_s = pass_s
+        self._load_s = load_s
+        self._device = ""
+
+    def load(self, device: str) -> None:
+        time.sleep(self._load_s)  # it is the thing under test: a slow load
+        self._device = device
+        self._note({"loaded": device})
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return [InvalidRequest(row["refuse"]) if isinstance(row, dict) and "refuse" in row else row for row in rows]
+
+    def cost(self, row: Any) -> int:
+        return int(row.get("cost", 1)) if isinstance(row, dict) else max(1, len(str(row)))
+
+    def forward(self, batch: Sequence[Any]) -> list[Any]:
+        with self._lock:
+            Scripted._running += 1
+            running = Scripted._running
+        try:
+            scripts = [row for row in batch if isinstance(row, dict)]
+            time.sleep(self._pass_s + max((row.get("sleep_s", 0.0) for row in scripts), default=0.0))
+            self._note({"rows": len(batch), "device": self._device, "running": running})
+            if any(row.get("raise") for row in scripts):
+                raise RuntimeError("scripted failure")
+            if any(row.get("length") for row in scripts):
+                return list(batch)[:-1]
+            return list(batch)
+        finally:
+            with self._lock:
+                Scripted._running -= 1
+
+    def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return [{"text": row, "digest": digest(row), **parameters} for row in output]
+
+    def samples(self) -> Sequence[Any]:
+        return ("warm-up",)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self._journal is not None:
+            with self._journal.open("a") as journal:
+                journal.write(json.dumps({"pid": os.getpid(), "at": time.time(), **line}) + "\n")

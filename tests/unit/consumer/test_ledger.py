@@ -1,0 +1,180 @@
+"""What may be committed, and when. The promise hangs on this page."""
+
+import random
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forebay_consumer.ledger import Ledger
+from forebay_consumer.record import Claim, Record
+from support.consumer import make_record
+
+CLAIM = Claim("requests", 0, 1)
+
+
+def opened(*offsets: int, start: int = 0) -> tuple[Ledger, dict[int, Record]]:
+    ledger = Ledger()
+    ledger.open(CLAIM, start)
+    records = {offset: make_record(offset) for offset in offsets}
+    ledger.take(records.values())
+    return ledger, records
+
+
+def test_nothing_is_committed_before_the_first_answer() -> None:
+    ledger, _ = opened(0, 1, 2)
+    assert ledger.commits() == {}
+
+
+def test_the_watermark_stops_at_the_first_unanswered_record() -> None:
+    ledger, records = opened(0, 1, 2, 3)
+    ledger.done([records[0], records[2], records[3]])
+    assert ledger.commits() == {CLAIM: 1}
+    ledger.done([records[1]])
+    assert ledger.commits() == {CLAIM: 4}
+
+
+def test_holes_in_the_offsets_are_stepped_over() -> None:
+    ledger, records = opened(3, 7, 20)
+    ledger.done([records[3]])
+    assert ledger.commits() == {CLAIM: 7}
+    ledger.done([records[7], records[20]])
+    assert ledger.commits() == {CLAIM: 21}
+
+
+def test_a_watermark_is_given_out_once() -> None:
+    ledger, records = opened(0)
+    ledger.done([records[0]])
+    assert ledger.commits() == {CLAIM: 1}
+    assert ledger.commits() == {}
+
+
+def test_a_refused_commit_is_given_out_again() -> None:
+    ledger, records = opened(0)
+    ledger.done([records[0]])
+    ledger.commits()
+    ledger.refused(CLAIM)
+    assert ledger.commits() == {CLAIM: 1}
+
+
+def test_the_position_is_committed_once_nothing_is_unanswered() -> None:
+    ledger, records = opened(0)
+    ledger.advance(CLAIM, 5)
+    assert ledger.commits() == {}, "a record is unanswered"
+    ledger.done([records[0]])
+    ledger.advance(CLAIM, 5)
+    assert ledger.commits() == {CLAIM: 5}
+
+
+def test_a_position_never_moves_the_watermark_back() -> None:
+    ledger, records = opened(0, 1)
+    ledger.done([*records.values()])
+    ledger.advance(CLAIM, 1)
+    assert ledger.commits() == {CLAIM: 2}
+
+
+def test_a_late_answer_of_a_lost_partition_is_ignored() -> None:
+    ledger, records = opened(0)
+    ledger.close([CLAIM])
+    ledger.done([records[0]])
+    assert ledger.commits() == {}
+    assert not ledger.owns(CLAIM)
+
+
+def test_an_answer_of_an_old_epoch_does_not_count_for_the_new_one() -> None:
+    ledger, records = opened(0, 1)
+    ledger.close([CLAIM])
+    again = Claim("requests", 0, 2)
+    ledger.open(again, 0)
+    ledger.take([make_record(0, epoch=2), make_record(1, epoch=2)])
+    ledger.done([records[0], records[1]])
+    assert ledger.commits() == {}
+
+
+def test_a_dropped_record_is_never_passed() -> None:
+    ledger, records = opened(0, 1, 2)
+    ledger.drop([records[1]])
+    ledger.done([records[0], records[2]])
+    assert ledger.watermarks([CLAIM]) == {CLAIM: 1}
+
+
+def test_uncovered_counts_what_a_crash_would_repeat() -> None:
+    ledger, records = opened(0, 1, 2)
+    assert ledger.uncovered == 3
+    ledger.done([records[0], records[1]])
+    assert ledger.uncovered == 3, "answered, but no commit is accepted yet"
+    ledger.accepted(CLAIM, 2)
+    assert ledger.uncovered == 1
+    ledger.close([CLAIM])
+    assert ledger.uncovered == 0
+
+
+def test_an_older_acceptance_changes_nothing() -> None:
+    ledger, records = opened(0, 1)
+    ledger.done([*records.values()])
+    ledger.accepted(CLAIM, 2)
+    ledger.accepted(CLAIM, 1)
+    assert ledger.watermarks([CLAIM]) == {}
+    assert ledger.settled()
+
+
+def test_settled_means_that_the_broker_accepted_every_watermark() -> None:
+    ledger, records = opened(0)
+    assert ledger.settled(), "nothing is answered, so nothing is owed"
+    ledger.done([records[0]])
+    ledger.commits()
+    assert not ledger.settled()
+    ledger.accepted(CLAIM, 1)
+    assert ledger.settled()
+
+
+def test_while_revoking_nothing_starts_but_answers_count() -> None:
+    ledger, records = opened(0)
+    ledger.revoking([CLAIM])
+    assert not ledger.takes(CLAIM)
+    assert ledger.owns(CLAIM)
+    ledger.done([records[0]])
+    assert ledger.watermarks([CLAIM]) == {CLAIM: 1}
+
+
+def test_a_partition_that_comes_back_may_start_again() -> None:
+    ledger, _ = opened()
+    ledger.revoking([CLAIM])
+    ledger.close([CLAIM])
+    again = Claim("requests", 0, 2)
+    ledger.open(again, 0)
+    assert ledger.takes(again)
+
+
+def test_a_revoke_waits_for_the_last_record_in_flight() -> None:
+    ledger, records = opened(0, 1, 2)
+    answered: list[bool] = []
+    waiter = threading.Thread(target=lambda: answered.append(ledger.wait_answered([CLAIM], 30)))
+    waiter.start()
+    ledger.done([records[0]])
+    ledger.drop([records[2]])
+    assert answered == []
+    ledger.done([records[1]])
+    waiter.join(30)
+    assert answered == [True]
+
+
+def test_a_revoke_gives_up_after_its_time() -> None:
+    ledger, _ = opened(0)
+    assert ledger.wait_answered([CLAIM], 0.0) is False
+
+
+@given(gaps=st.lists(st.integers(1, 5), min_size=1, max_size=40), order=st.randoms(use_true_random=False))
+def test_no_watermark_ever_passes_an_unanswered_record(gaps: list[int], order: random.Random) -> None:
+    offsets = [sum(gaps[: count + 1]) for count in range(len(gaps))]
+    ledger, records = opened(*offsets)
+    left = list(offsets)
+    order.shuffle(left)
+    committed = 0
+    while left:
+        ledger.done([records[left.pop()]])
+        for offset in ledger.commits().values():
+            assert offset >= committed, "commits never go back"
+            committed = offset
+        assert all(offset >= committed for offset in left)
+    assert committed == offsets[-1] + 1

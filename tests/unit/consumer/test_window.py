@@ -1,0 +1,216 @@
+"""What makes a batch: sizes, triggers, companions; also the acceptance rows that are about batching alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forebay_consumer.record import Claim, Item
+from forebay_consumer.window import Batch, Rules, Trigger, Window
+from support.consumer import make_item
+
+
+def offsets(batch: Batch | None) -> list[int]:
+    assert batch is not None
+    return [item.record.offset for item in batch.items]
+
+
+def items(count: int, **fields: float) -> list[Item]:
+    return [make_item(offset, since_s=fields.get("since_s", 0.0)) for offset in range(count)]
+
+
+def window(*waiting: Item, **rules: object) -> Window:
+    made = Window(Rules(**rules))  # type: ignore[arg-type]
+    made.add(waiting)
+    return made
+
+
+def drained(made: Window, now: float = 0.0) -> list[int]:
+    """The rows of the batches that can be taken now, one after another."""
+    sizes = []
+    while (batch := made.take(now)) is not None:
+        sizes.append(batch.rows)
+    return sizes
+
+
+def test_nothing_waiting_makes_no_batch() -> None:
+    assert window().take(1e9) is None
+    assert window().due_s() is None
+
+
+def test_000_5_a_lone_item_goes_after_linger_not_before() -> None:
+    made = window(make_item(since_s=10.0), linger_s=0.2)
+    assert made.due_s() == pytest.approx(10.2)
+    assert made.take(10.199) is None
+    batch = made.take(10.2)
+    assert offsets(batch) == [0]
+    assert batch is not None
+    assert batch.trigger is Trigger.LINGER
+
+
+@pytest.mark.parametrize(
+    ("waiting", "sizes"),
+    [
+        pytest.param(5, [5], id="fewer than the batch size"),
+        pytest.param(64, [64], id="exactly the batch size"),
+        pytest.param(100, [64, 36], id="more than the batch size"),
+    ],
+)
+def test_000_6_takes_the_lesser_of_what_waits_and_the_batch_size(waiting: int, sizes: list[int]) -> None:
+    made = window(*items(waiting), max_rows=64, linger_s=0.02)
+    assert drained(made, now=0.02) == sizes
+
+
+def test_000_7_a_further_full_batch_goes_at_once() -> None:
+    made = window(*items(20, since_s=5.0), max_rows=10, linger_s=60.0)
+    taken = [made.take(5.0), made.take(5.0)]
+    assert [batch.trigger for batch in taken if batch] == [Trigger.SIZE, Trigger.SIZE]
+
+
+def test_001_6_no_batch_exceeds_the_maximum_whatever_waits() -> None:
+    made = window(*items(10_000), max_rows=32)
+    sizes = drained(made, now=1.0)
+    assert max(sizes) == 32
+    assert sum(sizes) == 10_000
+
+
+def test_001_7_the_deadline_is_the_oldest_items_and_later_arrivals_do_not_move_it() -> None:
+    made = window(make_item(0, since_s=0.0), linger_s=0.1)
+    for number in range(1, 4):
+        made.add([make_item(number, since_s=0.08 * number)])
+        assert made.due_s() == pytest.approx(0.1)
+    assert offsets(made.take(0.1)) == [0, 1, 2, 3]
+
+
+def test_001_8_without_linger_an_item_goes_at_once() -> None:
+    assert offsets(window(make_item(since_s=7.0), linger_s=0.0).take(7.0)) == [0]
+
+
+def test_001_9_the_first_item_of_every_batch_is_in_it() -> None:
+    made = window(*items(96), max_rows=32)
+    assert [offsets(made.take(0.0))[0] for _ in range(3)] == [0, 32, 64]
+
+
+def test_002_11_a_maximum_of_one_never_merges() -> None:
+    assert drained(window(*items(5), max_rows=1)) == [1] * 5
+
+
+@pytest.mark.parametrize(("waiting", "size"), [(3, 0), (4, 4), (7, 4), (8, 8), (12, 8)])
+def test_002_12_a_preferred_size_goes_at_once(waiting: int, size: int) -> None:
+    made = window(*items(waiting), max_rows=16, preferred=(4, 8), linger_s=60.0)
+    batch = made.take(0.0)
+    assert (batch.rows if batch else 0) == size
+    assert batch is None or batch.trigger is Trigger.PREFERRED
+
+
+def test_002_15_a_hundred_requests_make_ten_full_batches() -> None:
+    made = window(*items(100), max_rows=10, linger_s=0.2)
+    assert drained(made, now=0.0) == [10] * 10
+
+
+def test_002_16_the_last_two_wait_for_the_linger() -> None:
+    made = window(*items(102), max_rows=10, linger_s=0.2)
+    assert drained(made, now=0.0) == [10] * 10
+    assert made.take(0.199) is None
+    assert drained(made, now=0.2) == [2]
+
+
+@pytest.mark.parametrize("linger_s", [2.0, 20.0])
+def test_002_17_the_wait_is_exactly_the_linger(linger_s: float) -> None:
+    made = window(*items(2, since_s=100.0), linger_s=linger_s)
+    assert made.take(100.0 + linger_s - 0.001) is None
+    assert made.take(100.0 + linger_s) is not None
+
+
+def test_002_19_requests_of_several_rows_are_merged_up_to_the_maximum_and_never_split() -> None:
+    rows = [6, 5, 4, 1, 3, 6, 2, 2]
+    made = window(*(make_item(n, rows=count) for n, count in enumerate(rows)), max_rows=10, lookahead=1)
+    seen = []
+    while (batch := made.take(1.0)) is not None:
+        assert batch.rows <= 10
+        assert batch.rows == sum(rows[offset] for offset in offsets(batch))
+        seen += offsets(batch)
+    assert sorted(seen) == list(range(len(rows)))
+
+
+def test_the_nearest_in_cost_join_the_oldest() -> None:
+    costs = [10, 500, 11, 480, 9, 10]
+    made = window(*(make_item(n, cost=cost) for n, cost in enumerate(costs)), max_rows=4)
+    assert offsets(made.take(0.0)) == [0, 2, 4, 5]
+
+
+def test_the_oldest_is_never_passed_over() -> None:
+    made = window(make_item(0, cost=500), *(make_item(n, cost=10) for n in range(1, 9)), max_rows=4)
+    batch = made.take(0.0)
+    assert offsets(batch)[0] == 0
+
+
+def test_companions_beyond_the_lookahead_are_not_seen() -> None:
+    near = make_item(8, cost=10)
+    made = window(make_item(0, cost=10), *(make_item(n, cost=500) for n in range(1, 8)), near, max_rows=4, lookahead=2)
+    assert 8 not in offsets(made.take(0.0))
+
+
+def test_a_batch_closes_when_a_further_item_would_exceed_the_padded_cost() -> None:
+    made = window(*(make_item(n, cost=30) for n in range(5)), max_cost=100, linger_s=60.0)
+    batch = made.take(0.0)
+    assert batch is not None
+    assert (batch.rows, batch.padded_cost, batch.trigger) == (3, 90, Trigger.COST)
+
+
+def test_padding_counts_towards_the_cost() -> None:
+    made = window(make_item(0, cost=50), make_item(1, cost=1), make_item(2, cost=1), max_cost=100, linger_s=60.0)
+    batch = made.take(0.0)
+    assert batch is not None
+    assert (batch.rows, batch.padded_cost) == (2, 100)
+
+
+def test_an_item_beyond_the_cost_goes_alone() -> None:
+    made = window(make_item(0, cost=1000), make_item(1, cost=1), max_cost=100, linger_s=60.0)
+    batch = made.take(0.0)
+    assert offsets(batch) == [0]
+    assert batch is not None
+    assert batch.trigger is Trigger.COST
+
+
+def test_only_items_with_equal_keys_share_a_batch() -> None:
+    made = window(make_item(0, key=b"a"), make_item(1, key=b"b"), make_item(2, key=b"a"))
+    assert offsets(made.take(1.0)) == [0, 2]
+    assert offsets(made.take(1.0)) == [1]
+
+
+def test_draining_waits_for_nothing() -> None:
+    made = window(make_item(since_s=5.0), linger_s=60.0)
+    made.drain()
+    batch = made.take(5.0)
+    assert batch is not None
+    assert batch.trigger is Trigger.DRAIN
+
+
+def test_items_of_a_partition_that_is_gone_are_dropped_and_the_others_stay() -> None:
+    made = window(make_item(0, partition=0), make_item(1, partition=1, rows=3), make_item(2, partition=0))
+    dropped = made.drop(lambda claim: claim == Claim("requests", 0, 1))
+    assert [item.record.offset for item in dropped] == [0, 2]
+    assert made.rows == 3
+    assert offsets(made.take(1.0)) == [1]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 600), st.sampled_from([b"", b"x"])), max_size=60),
+    max_rows=st.integers(8, 32),
+    max_cost=st.one_of(st.none(), st.integers(1, 5_000)),
+    lookahead=st.integers(1, 4),
+)
+def test_every_item_is_taken_once_and_every_batch_keeps_the_rules(
+    shapes: list[tuple[int, int, bytes]], max_rows: int, max_cost: int | None, lookahead: int
+) -> None:
+    waiting = [make_item(n, rows=rows, cost=cost, key=key) for n, (rows, cost, key) in enumerate(shapes)]
+    made = window(*waiting, max_rows=max_rows, max_cost=max_cost, lookahead=lookahead)
+    left = list(range(len(waiting)))
+    while (batch := made.take(1e9)) is not None:
+        assert offsets(batch)[0] == left[0], "the oldest leads"
+        assert batch.rows <= max_rows
+        assert len({item.key for item in batch.items}) == 1
+        assert max_cost is None or batch.padded_cost <= max_cost or len(batch.items) == 1
+        left = [offset for offset in left if offset not in set(offsets(batch))]
+    assert left == []
+    assert made.rows == 0
