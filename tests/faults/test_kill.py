@@ -1,0 +1,58 @@
+"""kill -9 of a worker, at any moment: every request is answered, few are answered twice, no commit runs ahead."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from support.checker import OnlineChecker
+from support.pipeline import Pipeline
+from support.scripted import digest
+from support.worker import WorkerProcess, wait_until
+
+REQUESTS = 400
+BATCH = 16
+
+
+def _settings(pipeline: Pipeline) -> dict[str, object]:
+    return pipeline.settings(
+        model={"options": {"pass_s": 0.02}},
+        batching={"max_batch_size": BATCH, "linger_ms": 5},
+        delivery={"commit_interval_ms": 50},
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_004_6_a_worker_killed_in_mid_batch_loses_nothing(pipeline: Pipeline, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    texts = {f"{seed}-{number}": f"text {number} of seed {seed}" for number in range(REQUESTS)}
+    kill_after = chance.randrange(1, REQUESTS // BATCH)
+    pipeline.send_all(texts.items())
+    victim = WorkerProcess(tmp_path, _settings(pipeline), "victim")
+    survivor = WorkerProcess(tmp_path, _settings(pipeline), "survivor")
+    with OnlineChecker(pipeline) as checker:
+        with victim:
+            wait_until(lambda: len(victim.passes()) > kill_after, f"{kill_after} passes")
+            victim.kill()
+        before = pipeline.reader()
+        before.read_to_end()
+        committed = {partition: max(0, offset) for partition, offset in pipeline.committed().items()}
+        answered_by_victim = before.sources()
+        before.close()
+        with survivor:
+            reader = pipeline.reader()
+            replies = reader.wait_for(REQUESTS)
+            wait_until(lambda: pipeline.committed() == pipeline.ends(), "all is committed")
+            assert survivor.stop() == 0
+        reader.read_to_end()
+    assert checker.violations == []
+    assert checker.looks > 0
+    assert {reply.id for reply in replies} == texts.keys()
+    for reply in reader.replies():
+        assert reply.outputs[0]["digest"] == digest(texts[reply.id])  # type: ignore[union-attr]
+    # What the dead worker had answered and no accepted commit covered is answered again, and nothing else.
+    repeated = {source for source, times in reader.sources().items() if times > 1}
+    uncovered = {source for source in answered_by_victim if source[1] >= committed[source[0]]}
+    assert repeated <= uncovered
+    assert max(reader.sources().values()) <= 2
+    assert sum(times - 1 for times in reader.sources().values()) <= len(uncovered)
