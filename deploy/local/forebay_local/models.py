@@ -69,10 +69,11 @@ def _make_embeddings(folder: Path) -> dict[str, Any]:
 
 
 def _make_sentiment(folder: Path) -> dict[str, Any]:
-    """Train pooler and classifier on the frozen encoder's first state; everything else stays as it came."""
+    """Fine-tune the encoder with a classification head; some twenty seconds on two cores."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    _quiet_transformers()
     torch.manual_seed(0)
     source = _encoder_folder()
     labels = ("NEGATIVE", "POSITIVE")
@@ -81,22 +82,17 @@ def _make_sentiment(folder: Path) -> dict[str, Any]:
         source, num_labels=2, id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)}
     )
     examples = sentences()
-    targets = torch.tensor([labels.index(label) for _, label in examples])
+    encoded = tokenizer([text for text, _ in examples], padding=True, return_tensors="pt")  # [N, T] each
+    targets = torch.tensor([labels.index(label) for _, label in examples])  # [N]
     unseen = torch.tensor(held_out(len(examples)))
-    model.eval()
-    with torch.inference_mode():
-        encoded = tokenizer([text for text, _ in examples], padding=True, return_tensors="pt")
-        states = model.bert(**encoded).last_hidden_state.clone()  # [N, T, D]
-    head = [*model.bert.pooler.parameters(), *model.classifier.parameters()]
-    optimiser = torch.optim.AdamW(head, lr=5e-4, weight_decay=0.1)
 
     def logits(which: Any) -> Any:
-        return model.classifier(model.bert.pooler(states[which]))  # [n, 2]
+        return model(**{name: values[which] for name, values in encoded.items()}).logits  # [n, 2]
 
-    for _ in range(150):
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(logits(~unseen), targets[~unseen]).backward()
-        optimiser.step()
+    def step(batch: Any) -> Any:
+        return torch.nn.functional.cross_entropy(logits(batch), targets[batch])
+
+    _train(model, (~unseen).nonzero().squeeze(-1), step, epochs=8, size=16, rate=1e-4)
     with torch.inference_mode():
         accuracy = (logits(unseen).argmax(-1) == targets[unseen]).float().mean().item()
     model.save_pretrained(folder)
@@ -104,11 +100,28 @@ def _make_sentiment(folder: Path) -> dict[str, Any]:
     return {"accuracy": accuracy, "held_out": int(unseen.sum())}
 
 
+def _train(model: Any, seen: Any, loss: Callable[[Any], Any], *, epochs: int, size: int, rate: float) -> None:
+    """Train on the examples `seen` (their indices) in shuffled batches; leaves the model in evaluation mode."""
+    import torch
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, epochs * -(-len(seen) // size))
+    model.train()
+    for _ in range(epochs):
+        for batch in seen[torch.randperm(len(seen))].split(size):
+            optimiser.zero_grad()
+            loss(batch).backward()
+            optimiser.step()
+            schedule.step()
+    model.eval()
+
+
 def _make_digits(folder: Path) -> dict[str, Any]:
     """Train a ViT of about 100,000 weights from nothing; some twenty seconds on two cores."""
     import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
+    _quiet_transformers()
     torch.manual_seed(0)
     raw, values = digits()
     pixels = torch.from_numpy(raw).float().unsqueeze(1).repeat(1, 3, 1, 1)  # [N, 3, 8, 8]
@@ -129,23 +142,23 @@ def _make_digits(folder: Path) -> dict[str, Any]:
         label2id={str(number): number for number in range(10)},
     )
     model = ViTForImageClassification(config)
-    epochs, size = 30, 64
-    seen = (~unseen).nonzero().squeeze(-1)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, epochs * -(-len(seen) // size))
-    model.train()
-    for _ in range(epochs):
-        for batch in seen[torch.randperm(len(seen))].split(size):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(pixels[batch]).logits, targets[batch]).backward()
-            optimiser.step()
-            schedule.step()
-    model.eval()
+
+    def step(batch: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(pixels[batch]).logits, targets[batch])
+
+    _train(model, (~unseen).nonzero().squeeze(-1), step, epochs=30, size=64, rate=2e-3)
     with torch.inference_mode():
         accuracy = (model(pixels[unseen]).logits.argmax(-1) == targets[unseen]).float().mean().item()
     model.save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return {"accuracy": accuracy, "held_out": int(unseen.sum())}
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 _MAKERS: Final[Mapping[str, Callable[[Path], dict[str, Any]]]] = MappingProxyType(
