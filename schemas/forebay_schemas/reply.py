@@ -59,7 +59,7 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
     """Encode the value of a successful reply.
 
     Raises:
-        TypeError: an output is nothing that JSON can hold (numpy arrays and numbers can).
+        TypeError: an output is nothing that JSON can hold (numpy arrays and numbers can; NaN becomes null).
     """
     if envelope.form is Form.V2:
         body: dict[str, Any] = {
@@ -77,11 +77,12 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
             "outputs": outputs,
             "timing": timing,
         }
-    return orjson.dumps(body, option=_OPTIONS)
+    return _dumps(body)
 
 
 def error_body(envelope: Envelope, code: Code, message: str) -> bytes:
     """Encode the value of an error reply."""
+    message = message.encode(errors="replace").decode()  # a lone surrogate, as in a file name, has no JSON
     if envelope.form is Form.V2:
         return orjson.dumps({"id": envelope.id, "error": f"{code}: {message}"})
     return orjson.dumps({"id": envelope.id, "error": {"code": code, "message": message}})
@@ -110,9 +111,20 @@ def reply_headers(envelope: Envelope, source: Source, model: Model, code: Code |
     return wire
 
 
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+
+
+def _plain(value: Any) -> Any:
+    """What orjson leaves to us of numpy: arrays that are not contiguous."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"an output of type {type(value).__name__} has no JSON form")
+
+
 def _output_tensor(outputs: Sequence[Any]) -> dict[str, Any]:
     """One V2 tensor whose first dimension counts rows; what is no number or string travels as JSON text."""
-    rows = orjson.loads(orjson.dumps(outputs, option=_OPTIONS))  # numpy values become plain ones
+    rows = orjson.loads(_dumps(outputs))  # numpy values become plain ones
     shape, flat = [len(rows)], rows
     while flat and all(isinstance(row, list) for row in flat) and len({len(row) for row in flat}) == 1 and flat[0]:
         shape.append(len(flat[0]))
@@ -156,12 +168,19 @@ def read_reply(key: bytes | None, value: bytes | None, headers: names.RawHeaders
         return Failure(id_, code, message, source)
     if not isinstance(body.get("outputs"), list):
         raise ValueError("not a reply: neither outputs nor error in the body")
+    version = str(body.get("model_version", ""))
     if "model_name" in body:
-        timing = (body.get("parameters") or {}).get("timing") or {}
-        outputs = [value for tensor in body["outputs"] for value in _tensor_values(tensor)]
-        return Result(id_, Model(body["model_name"], str(body.get("model_version", ""))), outputs, timing, source)
-    model = Model(str(body.get("model", "")), str(body.get("model_version", "")))
-    return Result(id_, model, body["outputs"], body.get("timing") or {}, source)
+        try:
+            outputs = [value for tensor in body["outputs"] for value in _tensor_values(tensor)]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError("not a reply: an output is no tensor") from None
+        timing = _object(_object(body.get("parameters")).get("timing"))
+        return Result(id_, Model(str(body["model_name"]), version), outputs, timing, source)
+    return Result(id_, Model(str(body.get("model", "")), version), body["outputs"], _object(body.get("timing")), source)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _read_error(error: Any, found: Mapping[str, bytes]) -> tuple[Code, str]:

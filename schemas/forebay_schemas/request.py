@@ -7,6 +7,7 @@ its bytes are, and the content is either there or an error that names what is wr
 import base64
 import binascii
 import itertools
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -19,6 +20,8 @@ from forebay_schemas import headers as names
 from forebay_schemas.errors import DecodeError, InvalidRequest, RequestError, Unsupported
 
 MAX_ID_BYTES: Final = 256
+MAX_DIMENSIONS: Final = 32  # of a V2 tensor; what nests deeper cannot be encoded again
+MAX_PARTITION: Final = 2**31 - 1
 
 TEXT: Final = "text/plain"
 JSON: Final = "application/json"
@@ -109,7 +112,7 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
 
 
 def _coordinates(source: Source) -> str:
-    return f"{source.topic}-{source.partition}-{source.offset}"
+    return f"{source.topic[:224]}-{source.partition}-{source.offset}"  # a topic name has up to 249 bytes, an id 256
 
 
 def _usable_id(raw: bytes) -> str | None:
@@ -155,15 +158,27 @@ def _read_headers(source: Source) -> tuple[str | None, bool, Envelope]:
 
 
 def _fallback_envelope(source: Source) -> Envelope:
-    """The envelope of a record with a broken header: what is left of it that is surely right."""
+    """The envelope of a record with a broken header: what is left of it that is surely right, and its body's id."""
     found = names.last_values(source.headers)
-    return Envelope(
-        id=_usable_id(found.get(names.REQUEST_ID, b"")) or _default_id(source),
+    named = _usable_id(found.get(names.REQUEST_ID, b""))
+    envelope = Envelope(
+        id=named or _default_id(source),
         reply_topic=_text_or_none(found, names.REPLY_TOPIC) or _text_or_none(found, names.SPRING_REPLY_TOPIC),
+        reply_partition=_partition_or_none(found, names.REPLY_PARTITION, names.SPRING_REPLY_PARTITION),
         correlation=_correlation(found),
         traceparent=found.get(names.TRACEPARENT),
         tracestate=found.get(names.TRACESTATE),
     )
+    content_type = found.get(names.CONTENT_TYPE)
+    try:
+        value = _checked(source.value)
+        kind = sniff(value) if content_type is None else _media_type(content_type.decode(errors="replace"))
+        if kind != JSON:
+            return envelope
+        body = _decode_object(value, hint=False)
+    except RequestError:
+        return envelope
+    return _read_object(body, envelope, named=named is not None)[0]
 
 
 def _correlation(found: Mapping[str, bytes]) -> tuple[str, bytes] | None:
@@ -204,12 +219,21 @@ def _partition(found: Mapping[str, bytes], *candidates: str) -> int | None:
         value = found.get(name)
         if value is None:
             continue
-        if value.isdigit() and len(value) <= 10:
+        if value.isdigit() and len(value) <= 10 and int(value) <= MAX_PARTITION:
             return int(value)
         if len(value) == 4 and value[0] < 0x80:  # Spring Kafka: a big-endian int, never negative
             return int.from_bytes(value)
-        raise InvalidRequest(f"header {name}: expected decimal digits or a 4-byte big-endian integer")
+        raise InvalidRequest(
+            f"header {name}: expected decimal digits (at most {MAX_PARTITION}) or a 4-byte big-endian integer"
+        )
     return None
+
+
+def _partition_or_none(found: Mapping[str, bytes], *candidates: str) -> int | None:
+    try:
+        return _partition(found, *candidates)
+    except InvalidRequest:
+        return None
 
 
 def _deadline_s(found: Mapping[str, bytes]) -> float | None:
@@ -242,9 +266,12 @@ def _media_type(content_type: str) -> str:
         kind = "image/jpeg"
     if kind not in CONTENT_TYPES:
         raise Unsupported(f"content-type {kind[:80]!r} is not supported; allowed: {', '.join(CONTENT_TYPES)}")
-    name, _, charset = rest.strip().partition("=")
-    if name.strip().lower() == "charset" and charset.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise Unsupported(f"content-type charset {charset[:40]!r} is not supported; allowed: utf-8")
+    if kind in IMAGES:  # `file --mime` says charset=binary of them
+        return kind
+    for parameter in rest.split(";"):
+        name, _, charset = parameter.partition("=")
+        if name.strip().lower() == "charset" and charset.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise Unsupported(f"content-type charset {charset[:40]!r} is not supported; allowed: utf-8")
     return kind
 
 
@@ -282,11 +309,9 @@ def _read_object(body: dict[str, Any], envelope: Envelope, *, named: bool) -> tu
         id_ = _body_text(body, "id")
         if id_ is not None and _usable_id(id_.encode()) is None:
             raise InvalidRequest(f"body id: expected 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
-        envelope = replace(
-            envelope,
-            id=envelope.id if named or id_ is None else id_,
-            model=envelope.model or _body_text(body, "model"),
-        )
+        if id_ is not None and not named:
+            envelope = replace(envelope, id=id_)  # first: whatever else is wrong is answered under this id
+        envelope = replace(envelope, model=envelope.model or _body_text(body, "model"))
         return envelope, Content(_rows(body, envelope.form), _parameters(body))
     except RequestError as error:
         return envelope, error
@@ -314,13 +339,16 @@ def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
         raise InvalidRequest(
             f"body: expected exactly one of inputs, text or image, got {' and '.join(given) or 'none of them'}"
         )
-    if given != ["inputs"]:
-        return (_row({given[0]: body[given[0]]}, given[0]),)
+    if given == ["text"]:
+        return (_text_row(body["text"], "text"),)
+    if given == ["image"]:
+        return (_decode_base64(body["image"], "image"),)
     inputs = body["inputs"]
     if isinstance(inputs, str):
         return (inputs,)
     if not isinstance(inputs, list) or not inputs:
-        raise InvalidRequest(f"body inputs: expected a list of at least one row, got {_kind(inputs)}")
+        got = "an empty list" if inputs == [] else _kind(inputs)
+        raise InvalidRequest(f"body inputs: expected a list of at least one row, got {got}")
     if form is Form.V2:
         return _tensor_rows(inputs)
     return [_row(value, f"inputs[{position}]") for position, value in enumerate(inputs)]
@@ -331,11 +359,15 @@ def _row(value: Any, where: str) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         return value
     if "text" in value:
-        if not isinstance(value["text"], str):
-            raise InvalidRequest(f"body {where}: text: expected a string, got {_kind(value['text'])}")
-        return value["text"]
+        return _text_row(value["text"], f"{where}: text")
     if "image" in value:
         return _decode_base64(value["image"], f"{where}: image")
+    return value
+
+
+def _text_row(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"body {where}: expected a string, got {_kind(value)}")
     return value
 
 
@@ -345,7 +377,7 @@ def _decode_base64(value: Any, where: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise DecodeError(f"body {where}: not valid base64") from None
+        raise DecodeError(f"body {where}: not valid base64 (padded, without line breaks)") from None
 
 
 def _is_tensor(value: Any) -> bool:
@@ -364,9 +396,9 @@ def _tensor_rows(tensors: list[dict[str, Any]]) -> Sequence[Any]:
         if not isinstance(name, str) or name in columns:
             raise InvalidRequest(f"body {where}: name: expected a string that no other input has")
         columns[name] = _tensor(tensor, where)
-    counts = {name: len(column) for name, column in columns.items()}
-    if len(set(counts.values())) != 1:
-        raise InvalidRequest(f"body inputs: expected the same first dimension in all inputs, got {counts}")
+    counts = [len(column) for column in columns.values()]
+    if len(set(counts)) != 1:
+        raise InvalidRequest(f"body inputs: expected the same first dimension in all inputs, got {_short(counts)}")
     if len(columns) == 1:
         return next(iter(columns.values()))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -375,14 +407,19 @@ def _tensor_rows(tensors: list[dict[str, Any]]) -> Sequence[Any]:
 def _tensor(tensor: Mapping[str, Any], where: str) -> list[Any]:
     shape, datatype, data = tensor["shape"], tensor["datatype"], tensor["data"]
     if not (isinstance(shape, list) and shape and all(type(size) is int and size > 0 for size in shape)):
-        raise InvalidRequest(f"body {where}: shape: expected a list of positive integers, got {shape!r:.80}")
-    if datatype not in V2_DATATYPES:
-        raise Unsupported(f"body {where}: datatype {datatype!r:.40} is not one of {', '.join(sorted(V2_DATATYPES))}")
+        raise InvalidRequest(f"body {where}: shape: expected a list of positive integers, got {_short(shape)}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidRequest(f"body {where}: shape: expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+    if not isinstance(datatype, str) or datatype not in V2_DATATYPES:
+        raise Unsupported(f"body {where}: datatype {_short(datatype)} is not one of {', '.join(sorted(V2_DATATYPES))}")
     if not isinstance(data, list):
         raise InvalidRequest(f"body {where}: data: expected a list, got {_kind(data)}")
-    flat = _flatten(data, len(shape))
+    flat = _flatten(data, shape)
     if len(flat) != prod(shape):
-        raise InvalidRequest(f"body {where}: data: expected {prod(shape)} elements for shape {shape}, got {len(flat)}")
+        raise InvalidRequest(
+            f"body {where}: data: expected {_short(prod(shape))} elements, flat or nested, for shape {_short(shape)}, "
+            f"got {len(flat)}"
+        )
     _check_elements(flat, datatype, where)
     if datatype == "BYTES" and _is_base64(tensor):
         flat = [_decode_base64(value, f"{where}: data[{index}]") for index, value in enumerate(flat)]
@@ -398,13 +435,14 @@ def _is_base64(tensor: Mapping[str, Any]) -> bool:
     return isinstance(parameters, dict) and parameters.get("content_type") in ("base64", "pillow_image")
 
 
-def _flatten(data: list[Any], depth: int) -> list[Any]:
-    """V2 lets `data` be flat or nested like `shape`."""
-    for _ in range(depth - 1):
-        if not all(isinstance(item, list) for item in data):
-            break
-        data = list(itertools.chain.from_iterable(data))
-    return data
+def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
+    """V2 lets `data` be flat or nested like `shape`; nested otherwise it comes back as it is."""
+    flat = data
+    for size in shape[1:]:
+        if not all(isinstance(item, list) and len(item) == size for item in flat):
+            return data
+        flat = list(itertools.chain.from_iterable(flat))
+    return flat
 
 
 def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
@@ -419,6 +457,11 @@ def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
     for index, value in enumerate(flat):
         if type(value) not in allowed:
             raise InvalidRequest(f"body {where}: data[{index}]: expected an element of {datatype}, got {_kind(value)}")
+
+
+def _short(value: object) -> str:
+    """A client's value in a message: never long, however long or deep the value is."""
+    return reprlib.repr(value)[:80]
 
 
 def _kind(value: object) -> str:
