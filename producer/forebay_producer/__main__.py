@@ -1,0 +1,3 @@
+from forebay_producer.cli import app
+
+app()
