@@ -1,0 +1,139 @@
+"""The documents for other tools say what the code does."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from forebay_schemas import Code, Form, headers
+from forebay_schemas.documents import asyncapi, reply_schema, request_schema
+from forebay_schemas.reply import OK, read_reply
+from forebay_schemas.request import IMAGES, MAX_DIMENSIONS, MAX_ID_BYTES, V2_DATATYPES, Content
+from unit.schemas.wire import read_body
+
+DOCUMENT: dict[str, Any] = yaml.safe_load(asyncapi())
+SCHEMAS = {"v1/request.schema.json": request_schema(), "v1/reply.schema.json": reply_schema()}
+HEADERS = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, str)}
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def resolved(reference: str, document: Any) -> Any:
+    path, _, pointer = reference.partition("#")
+    node = SCHEMAS[str(PurePosixPath(path))] if path else document
+    for part in pointer.split("/")[1:]:
+        node = node[part.replace("~1", "/").replace("~0", "~")]
+    return node
+
+
+def header_names(node: Any) -> set[str]:
+    """Names of a headers schema, through its references and alternatives."""
+    if "$ref" in node:
+        return header_names(resolved(node["$ref"], DOCUMENT))
+    parts = [header_names(part) for part in node.get("allOf", [])]
+    return set(node.get("properties", {})).union(*parts)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_valid_json_schema(name: str) -> None:
+    Draft202012Validator.check_schema(SCHEMAS[name])
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_example_of_a_schema_is_valid(name: str) -> None:
+    assert SCHEMAS[name]["examples"]
+    for example in SCHEMAS[name]["examples"]:
+        Draft202012Validator(SCHEMAS[name]).validate(example)
+
+
+def test_every_example_of_a_request_is_read() -> None:
+    forms = set()
+    for example in request_schema()["examples"]:
+        envelope, content = read_body(example)
+        assert isinstance(content, Content), content
+        forms.add(envelope.form)
+    assert forms == set(Form)
+
+
+def test_every_example_of_a_reply_is_read() -> None:
+    for example in reply_schema()["examples"]:
+        assert read_reply(None, orjson.dumps(example), None).id == example["id"]
+
+
+def test_a_schema_is_a_copy_of_the_callers_own() -> None:
+    request_schema()["properties"].clear()
+    assert request_schema()["properties"]
+
+
+def test_the_codes_of_the_reply_schema_are_the_codes() -> None:
+    definitions = reply_schema()["$defs"]
+    assert definitions["code"]["enum"] == [code.value for code in Code]
+    assert definitions["v2_failure"]["properties"]["error"]["pattern"] == f"^({'|'.join(Code)}): "
+
+
+def test_the_limits_of_the_request_schema_are_the_codes_limits() -> None:
+    schema = request_schema()
+    tensor = schema["$defs"]["tensor"]["properties"]
+    assert set(tensor["datatype"]["enum"]) == V2_DATATYPES
+    assert tensor["shape"]["maxItems"] == MAX_DIMENSIONS
+    assert schema["properties"]["id"]["maxLength"] == MAX_ID_BYTES
+
+
+@pytest.mark.parametrize("name", [*SCHEMAS, "asyncapi"])
+def test_every_reference_resolves(name: str) -> None:
+    document = SCHEMAS.get(name, DOCUMENT)
+    found = list(references(document))
+    assert found
+    for reference in found:
+        assert resolved(reference, document) is not None, reference
+
+
+def test_the_asyncapi_document_refers_to_both_schemas() -> None:
+    assert set(SCHEMAS) <= set(references(DOCUMENT))
+
+
+def test_the_asyncapi_document_describes_every_header_and_no_other() -> None:
+    described = set().union(
+        *(header_names(message["headers"]) for message in DOCUMENT["components"]["messages"].values())
+    )
+    assert {name for name in described if not name.startswith("forebay-")} == HEADERS
+
+
+def test_every_expression_of_the_asyncapi_document_names_a_header() -> None:
+    operations = DOCUMENT["operations"].values()
+    locations = [entry["location"] for entry in DOCUMENT["components"]["correlationIds"].values()]
+    locations += [operation["reply"]["address"]["location"] for operation in operations if "reply" in operation]
+    assert len(locations) == 4
+    for location in locations:
+        prefix, _, name = location.partition("#/")
+        assert prefix == "$message.header"
+        assert name in HEADERS
+
+
+def test_the_examples_of_the_asyncapi_document_fit_its_schemas() -> None:
+    described = set(SCHEMAS["v1/reply.schema.json"]["$defs"]["code"]["enum"]) | {OK}
+    for message in DOCUMENT["components"]["messages"].values():
+        for example in message.get("examples", []):
+            assert set(example["headers"]) <= header_names(message["headers"])
+            assert example["headers"].get(headers.CODE, OK) in described
+            if (reference := message["payload"].get("$ref")) is not None:
+                Draft202012Validator(SCHEMAS[reference]).validate(example["payload"])
+
+
+def test_the_asyncapi_document_names_every_image_type() -> None:
+    content_type = DOCUMENT["components"]["schemas"]["requestHeaders"]["properties"][headers.CONTENT_TYPE]
+    assert all(kind in content_type["description"] for kind in IMAGES)
