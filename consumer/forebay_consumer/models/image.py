@@ -4,77 +4,103 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from forebay_consumer.models.base import TorchModel, labelled, scores, top_k
+from forebay_consumer.models.base import Classification, check_option, is_positive, translated_memory_errors
 from forebay_schemas import DecodeError, InvalidRequest, RequestError, TooLarge
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
+"""Pillow's names of the formats that are decoded; no other decoder ever sees a request's bytes."""
 
 
-class ImageClassification(TorchModel):
-    """`{"label", "score"}`, the best one; request parameter `top_k` gives a list.
+class ImageClassification(Classification):
+    """The class of an image; see `Classification`. One answer unless `top_k` is given (a pipeline would give five).
 
-    A row is an encoded JPEG, PNG, WebP or BMP, or its base64.
+    A row is an encoded JPEG, PNG, WebP or BMP, or its base64. It is read as transformers' pipelines do: turned as its
+    EXIF says, the first frame, without alpha.
 
     Args:
         max_pixels: an image whose header says more is answered `too_large`, undecoded (default 50 million).
     """
 
     auto_class = "AutoModelForImageClassification"
-    allowed_parameters: ClassVar[frozenset[str]] = frozenset({"top_k"})
 
     def __init__(self, path: str, max_pixels: int = 50_000_000, **options: Any) -> None:
         super().__init__(path, **options)
+        most = Image.MAX_IMAGE_PIXELS or max_pixels  # above it Pillow itself warns, then refuses
+        check_option("max_pixels", max_pixels, is_positive(max_pixels) and max_pixels <= most, f"1 to {most}")
         self._max_pixels = max_pixels
         self._processor: Any = None
 
     def _load_processor(self, transformers: Any) -> None:
         self._processor = transformers.AutoImageProcessor.from_pretrained(
-            str(Path(self._path).expanduser()), trust_remote_code=self._trust_remote_code
+            self._path, trust_remote_code=self._trust_remote_code
         )
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Float32 [3, H, W] each, or the row's own error."""
-        self._check_parameters(parameters)
-        top_k(parameters, None)
+        """Decode, scale and normalise.
+
+        Returns:
+            Float32 [3, H, W] on the CPU, or in its place why the row is refused.
+        Raises:
+            InvalidRequest: a parameter is not allowed.
+        """
+        self.check_parameters(parameters)
         decoded = [self._decode(row) for row in rows]
         images = [image for image in decoded if not isinstance(image, RequestError)]
         pixels = iter(self._processor(images, return_tensors="pt")["pixel_values"] if images else ())  # [N, 3, H, W]
         return [image if isinstance(image, RequestError) else next(pixels) for image in decoded]
 
     def _decode(self, row: Any) -> Image.Image | RequestError:
-        if isinstance(row, str):
-            try:
-                row = base64.b64decode(row, validate=True)
-            except (binascii.Error, ValueError):
-                return InvalidRequest("expected an image, or its base64; got a string that is no base64")
-        if not isinstance(row, bytes):
-            return InvalidRequest(f"expected an image ({', '.join(FORMATS)}), got {type(row).__name__}")
+        """RGB, or why not."""
         try:
-            image = Image.open(io.BytesIO(row), formats=FORMATS)
-            if image.width * image.height > self._max_pixels:
-                size = f"{image.width} x {image.height} pixels"
-                return TooLarge(f"image: {size}; max_pixels is {self._max_pixels}")
-            # As transformers' own loader: turned as its EXIF says, without alpha.
-            return ImageOps.exif_transpose(image).convert("RGB")
+            encoded = _encoded(row)
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                self._check_size(*image.size)
+                return ImageOps.exif_transpose(image).convert("RGB")
+        except RequestError as error:
+            return error
         except UnidentifiedImageError:
-            return DecodeError(f"image: not a {', '.join(FORMATS)}")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return DecodeError(f"image: it cannot be decoded ({error})")
+            return DecodeError(f"image: the bytes are none of {', '.join(FORMATS)}")
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return TooLarge(f"image: far more than {self._max_pixels} pixels (max_pixels)")
+        except Exception as error:  # Pillow raises what its parsers stumble over, struct.error and KeyError included
+            return DecodeError(f"image: the bytes cannot be decoded ({error})")
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise TooLarge(f"image: {width} x {height} pixels; max_pixels is {self._max_pixels}")
+        # A processor that scales by the shortest edge would blow up a thin strip: 1 x 1,000,000 to 224 million x 224.
+        edge = (getattr(self._processor, "size", None) or {}).get("shortest_edge") or 0
+        if edge * edge * max(width, height) > self._max_pixels * min(width, height):
+            raise TooLarge(
+                f"image: {width} x {height} pixels; scaled to {edge} on its shortest edge that is more than "
+                f"{self._max_pixels} pixels (max_pixels)"
+            )
 
     def collate(self, rows: Sequence[Any]) -> dict[str, Any]:
-        """`pixel_values`, [B, 3, H, W] in the model's dtype."""
-        return {"pixel_values": torch.stack(list(rows)).to(self._device, self._model.dtype)}
-
-    def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        return labelled(scores(output.logits, self._model.config), self._model.config, parameters)
+        """`pixel_values` in the model's dtype, [B, 3, H, W], on its device."""
+        with translated_memory_errors():
+            return {"pixel_values": torch.stack(list(rows)).to(self._device, self._model.dtype)}
 
     def samples(self) -> Sequence[Any]:
+        """A picture; the processor brings any to the model's size."""
         picture = io.BytesIO()
         Image.new("RGB", (224, 224), (127, 63, 191)).save(picture, "PNG")
         return (picture.getvalue(),)
+
+
+def _encoded(row: Any) -> bytes:
+    """The image file's bytes, of bytes or base64 (`data:image/png;base64,` before it is allowed)."""
+    if isinstance(row, bytes):
+        return row
+    if not isinstance(row, str):
+        raise InvalidRequest(f"expected an image ({', '.join(FORMATS)}) or its base64, got {type(row).__name__}")
+    body = row.partition(",")[2] if row.startswith("data:image/") else row
+    try:
+        return base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DecodeError("image: the string is no base64") from error

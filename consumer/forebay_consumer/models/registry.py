@@ -1,6 +1,8 @@
 """From a task's name or `module:Class` to the class of a model; imports torch only for a built-in task."""
 
 import importlib
+import inspect
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -19,41 +21,46 @@ TASKS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def model_class(task: str | None, class_path: str | None) -> type[Model]:
-    """The class of a built-in task, or the user's own.
+    """The class of a built-in task, or the user's own; a `class_path` wins.
 
+    Args:
+        class_path: `module:Class`; the current folder is searched first.
     Raises:
         BadConfig: there is no such task, module or class, it is no `Model`, or torch is not installed.
     """
     if class_path is not None:
         return _own(class_path)
     if task is None or task not in TASKS:
-        raise BadConfig(f"model.task={task!r} is unknown; allowed: {', '.join(TASKS)}, or model.class for your own")
+        raise BadConfig(f"model.task={task!r}: allowed are {', '.join(TASKS)}, or model.class for a model of your own")
+    module, _, name = TASKS[task].partition(":")
     try:
-        return _load(TASKS[task])
+        found: type[Model] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise BadConfig(
-            f"model.task={task!r} needs {error.name}; install it with: pip install 'forebay-consumer[transformers]'"
+            f"model.task={task!r} needs {error.name}, which is not installed: "
+            "pip install 'forebay-consumer[transformers]'"
         ) from error
-
-
-def _own(class_path: str) -> type[Model]:
-    module, _, name = class_path.partition(":")
-    if not module or not name:
-        raise BadConfig(f"model.class={class_path!r}: expected module:Class, as in my_models:Sentiment")
-    try:
-        found = _load(class_path)
-    except ModuleNotFoundError as error:
-        raise BadConfig(
-            f"model.class={class_path!r}: no module named {error.name!r} on the Python path or in this folder"
-        ) from error
-    except AttributeError as error:
-        raise BadConfig(f"model.class={class_path!r}: module {module!r} has no {name!r}") from error
-    if not (isinstance(found, type) and issubclass(found, Model)):
-        raise BadConfig(f"model.class={class_path!r}: {name} is not a subclass of forebay_consumer.Model")
     return found
 
 
-def _load(class_path: str) -> type[Model]:
-    module, _, name = class_path.partition(":")
-    found: type[Model] = getattr(importlib.import_module(module), name)
+def _own(class_path: str) -> type[Model]:
+    where = f"model.class={class_path!r}"
+    module_name, _, name = class_path.partition(":")
+    if not module_name or not name or module_name.startswith("."):
+        raise BadConfig(f"{where}: expected module:Class, as in my_models:Sentiment")
+    if "" not in sys.path:  # a console script does not search the current folder, `python -m` does
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise BadConfig(f"{where}: no module named {error.name!r} in this folder or on the Python path") from error
+    except Exception as error:  # the user's code; the cause keeps its traceback
+        raise BadConfig(f"{where}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise BadConfig(f"{where}: module {module_name} has no {name}")
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise BadConfig(f"{where}: {name} is no subclass of forebay_consumer.Model")
+    if inspect.isabstract(found):
+        raise BadConfig(f"{where}: {name} must define {', '.join(sorted(found.__abstractmethods__))}")
     return found

@@ -1,0 +1,144 @@
+"""Loading, devices and memory: what all built-in models share."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay_consumer.errors import ModelUnavailable, OutOfMemory
+from forebay_consumer.models.registry import TASKS, model_class
+from unit.consumer.models.tiny import TEXTS, Checkpoint, Loaded, assert_close, run
+
+pytestmark = pytest.mark.models
+
+
+def _really_too_large(**_: Any) -> Any:
+    import torch
+
+    return torch.empty(2**50, dtype=torch.uint8)
+
+
+def _cuda_says(**_: Any) -> Any:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def raises(**_: Any) -> Any:
+        raise error
+
+    return raises
+
+
+@pytest.mark.parametrize(
+    "model_call",
+    [
+        pytest.param(_really_too_large, id="cpu"),
+        pytest.param(_cuda_says, id="cuda"),
+        pytest.param(_raising(RuntimeError("CUDA error: out of memory")), id="driver"),
+        pytest.param(_raising(RuntimeError("cublasCreate: CUBLAS_STATUS_ALLOC_FAILED")), id="cublas"),
+        pytest.param(_raising(MemoryError()), id="python"),
+    ],
+)
+def test_out_of_memory_is_said_in_one_way(loaded: Loaded, model_call: Callable[..., Any]) -> None:
+    model = loaded("text-classification", "classes")
+    batch = model.collate(model.preprocess(TEXTS, {}))
+    model._model = model_call  # type: ignore[attr-defined]
+    with pytest.raises(OutOfMemory) as translated:
+        model.forward(batch)
+    assert translated.value.__cause__ is not None
+
+
+def test_another_error_of_the_model_is_left_as_it_is(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes")
+    batch = model.collate(model.preprocess(TEXTS, {}))
+    model._model = _raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="mat1"):
+        model.forward(batch)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_missing_folder_is_named(task: str, tmp_path: Path) -> None:
+    model = model_class(task, None)(path=str(tmp_path / "nothing"))  # type: ignore[call-arg]
+    with pytest.raises(ModelUnavailable, match=r"nothing'.*no such folder"):
+        model.load("cpu")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_checkpoint_that_lacks_a_file_is_unavailable(checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "lacking"
+    shutil.copytree(checkpoint("classes"), folder)
+    (folder / name).unlink()
+    if name == "tokenizer.json":
+        (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelUnavailable, match="lacking"):
+        model_class("text-classification", None)(path=str(folder)).load("cpu")  # type: ignore[call-arg]
+
+
+def test_pickled_weights_are_not_read(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(checkpoint("classes"), folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelUnavailable, match="safetensors"):
+        model_class("text-classification", None)(path=str(folder)).load("cpu")  # type: ignore[call-arg]
+
+
+def test_broken_weights_are_unavailable(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoint("classes"), folder)
+    (folder / "model.safetensors").write_bytes(b"not safetensors at all")
+    with pytest.raises(ModelUnavailable, match="broken"):
+        model_class("text-classification", None)(path=str(folder)).load("cpu")  # type: ignore[call-arg]
+
+
+def test_an_unknown_device_is_unavailable(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelUnavailable, match="cuda:99"):
+        model_class("text-classification", None)(path=str(checkpoint("classes"))).load("cuda:99")  # type: ignore[call-arg]
+
+
+def test_several_copies_load_at_the_same_time(checkpoint: Checkpoint, loaded: Loaded) -> None:
+    expected = run(loaded("text-classification", "classes"), TEXTS)
+    found: list[Any] = []
+
+    def load() -> None:
+        model = model_class("text-classification", None)(path=str(checkpoint("classes")))  # type: ignore[call-arg]
+        model.load("cpu")
+        found.append(run(model, TEXTS))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for answers in found:
+        assert_close(answers, expected, 1e-5)
+
+
+def test_default_devices_are_the_gpus_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    model = model_class("feature-extraction", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert model.default_devices() == ["cuda:0", "cuda:1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert model.default_devices() == ["cpu"]
+
+
+def test_threads_are_torchs(loaded: Loaded) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        loaded("text-classification", "classes", threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

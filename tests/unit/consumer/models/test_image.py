@@ -1,0 +1,181 @@
+"""Image classification against transformers' own pipeline, and images that are none."""
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forebay_consumer.errors import BadConfig
+from forebay_schemas import DecodeError, InvalidRequest, RequestError, TooLarge
+from unit.consumer.models.tiny import Loaded, assert_close, run
+
+pytestmark = pytest.mark.models
+
+Reference = Callable[[str, str], Any]
+
+
+def picture(fmt: str, size: tuple[int, int] = (48, 36), mode: str = "RGB", **options: Any) -> bytes:
+    """An encoded picture that is no mirror image of itself."""
+    from PIL import Image
+
+    red, green = Image.linear_gradient("L").resize(size), Image.linear_gradient("L").rotate(90).resize(size)
+    blue = Image.new("L", size, 90)
+    colours = Image.merge("RGB", (red, green, blue))
+    if mode == "RGBA":
+        colours.putalpha(Image.radial_gradient("L").resize(size))
+    file = io.BytesIO()
+    colours.convert(mode).save(file, fmt, **options)
+    return file.getvalue()
+
+
+def turned() -> bytes:
+    """A JPEG whose EXIF says that it lies on its side."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", exif=exif)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, bytes]:
+    return {
+        "jpeg": picture("JPEG"),
+        "png": picture("PNG"),
+        "webp": picture("WEBP"),
+        "bmp": picture("BMP"),
+        "grey": picture("PNG", mode="L"),
+        "alpha": picture("PNG", mode="RGBA"),
+        "palette": picture("PNG", mode="P"),
+        "cmyk": picture("JPEG", mode="CMYK"),
+        "turned": turned(),
+        "dot": picture("PNG", size=(1, 1)),
+        "strip": picture("PNG", size=(3, 90)),
+    }
+
+
+def test_every_format_equals_transformers_pipeline(
+    loaded: Loaded, reference: Reference, pictures: dict[str, bytes]
+) -> None:
+    from PIL import Image
+
+    model, pipeline = loaded("image-classification", "vit"), reference("image-classification", "vit")
+    expected = [pipeline(Image.open(io.BytesIO(encoded)), top_k=10) for encoded in pictures.values()]
+    rows = list(pictures.values())
+    assert_close(run(model, rows, {"top_k": 10}), expected)
+    assert_close([run(model, [row], {"top_k": None})[0] for row in rows], expected)
+    assert_close(run(model, rows), [answer[0] for answer in expected])
+
+
+def test_an_image_that_its_exif_turns_is_turned(loaded: Loaded, pictures: dict[str, bytes]) -> None:
+    model = loaded("image-classification", "vit")
+    upright, on_its_side = model.preprocess([pictures["jpeg"], pictures["turned"]], {})
+    assert float((upright - on_its_side).abs().max()) > 0.5
+
+
+def test_base64_is_an_image_too(loaded: Loaded, pictures: dict[str, bytes]) -> None:
+    model = loaded("image-classification", "vit")
+    encoded = base64.b64encode(pictures["png"]).decode()
+    wrapped = base64.encodebytes(pictures["png"]).decode()
+    rows = [pictures["png"], encoded, wrapped, f"data:image/png;base64,{encoded}"]
+    answers = run(model, rows)
+    assert_close(answers, [answers[0]] * 4)
+
+
+@pytest.mark.parametrize(
+    ("row", "refusal", "said"),
+    [
+        pytest.param(lambda: b"", DecodeError, "none of JPEG, PNG, WEBP, BMP", id="empty"),
+        pytest.param(lambda: b"plain text", DecodeError, "none of JPEG", id="text"),
+        pytest.param(lambda: picture("GIF"), DecodeError, "none of JPEG", id="gif"),
+        pytest.param(lambda: picture("TIFF"), DecodeError, "none of JPEG", id="tiff"),
+        pytest.param(lambda: picture("JPEG")[:-200], DecodeError, "cannot be decoded", id="cut-jpeg"),
+        pytest.param(lambda: picture("PNG")[:-60], DecodeError, "cannot be decoded", id="cut-png"),
+        pytest.param(lambda: picture("BMP")[:-200], DecodeError, "cannot be decoded", id="cut-bmp"),
+        pytest.param(lambda: picture("WEBP")[:-200], DecodeError, "image: the bytes", id="cut-webp"),
+        pytest.param(lambda: picture("JPEG")[:20], DecodeError, "image: the bytes", id="header-only"),
+        pytest.param(lambda: "no base64 !", DecodeError, "no base64", id="no-base64"),
+        pytest.param(lambda: "водa", DecodeError, "no base64", id="no-ascii"),
+        pytest.param(lambda: 7, InvalidRequest, "got int", id="number"),
+        pytest.param(lambda: None, InvalidRequest, "got NoneType", id="null"),
+        pytest.param(lambda: png_header(8000, 8000), TooLarge, "8000 x 8000 pixels; max_pixels is 5", id="large"),
+        pytest.param(lambda: png_header(12000, 10000), TooLarge, "max_pixels", id="pillow-warns"),
+        pytest.param(lambda: png_header(60000, 60000), TooLarge, "max_pixels", id="pillow-refuses"),
+    ],
+)
+def test_a_row_that_is_no_image_is_refused_alone(
+    loaded: Loaded, pictures: dict[str, bytes], row: Callable[[], Any], refusal: type[RequestError], said: str
+) -> None:
+    model = loaded("image-classification", "vit")
+    before, bad, after = model.preprocess([pictures["png"], row(), pictures["jpeg"]], {})
+    assert type(bad) is refusal
+    assert said in bad.message
+    alone = model.preprocess([pictures["png"], pictures["jpeg"]], {})
+    assert before.equal(alone[0])
+    assert after.equal(alone[1])
+
+
+def test_max_pixels_is_an_option(loaded: Loaded, pictures: dict[str, bytes]) -> None:
+    fits, large = (loaded("image-classification", "vit", max_pixels=most) for most in (48 * 36, 48 * 36 - 1))
+    assert not isinstance(fits.preprocess([pictures["png"]], {})[0], RequestError)
+    (refused,) = large.preprocess([pictures["png"]], {})
+    assert isinstance(refused, TooLarge)
+    assert refused.message == "image: 48 x 36 pixels; max_pixels is 1727"
+    with pytest.raises(BadConfig, match=r"model\.options\.max_pixels=1000000000: allowed are 1 to"):
+        loaded("image-classification", "vit", max_pixels=1_000_000_000)
+
+
+def test_a_strip_that_scaling_would_blow_up_is_too_large(loaded: Loaded) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    model = loaded("image-classification", "vit")
+    model._processor = CLIPImageProcessorPil(  # type: ignore[attr-defined]
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    short, long = model.preprocess([picture("PNG", (1, 900)), picture("PNG", (1, 60_000))], {})
+    assert short.shape == (3, 32, 32)
+    assert isinstance(long, TooLarge)
+    assert "scaled to 32 on its shortest edge" in long.message
+
+
+def test_broken_bytes_never_end_in_another_error(loaded: Loaded, pictures: dict[str, bytes]) -> None:
+    import random
+
+    model, chance = loaded("image-classification", "vit"), random.Random(7)
+    rows = []
+    for _ in range(40):
+        for encoded in pictures.values():
+            broken = bytearray(encoded)
+            for _ in range(chance.randint(1, 30)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            rows.append(bytes(broken))
+    prepared = model.preprocess(rows, {})
+    assert len(prepared) == len(rows)
+    assert {type(row).__name__ for row in prepared} <= {"Tensor", "DecodeError", "TooLarge"}
+
+
+def test_a_bad_parameter_is_refused(loaded: Loaded, pictures: dict[str, bytes]) -> None:
+    with pytest.raises(InvalidRequest, match="'size' is unknown; allowed: top_k"):
+        loaded("image-classification", "vit").preprocess([pictures["png"]], {"size": 3})
+
+
+def test_samples_can_be_run_and_cost_one(loaded: Loaded) -> None:
+    model = loaded("image-classification", "vit")
+    (prepared,) = model.preprocess(model.samples(), {})
+    assert prepared.shape == (3, 32, 32)
+    assert model.cost(prepared) == 1
+    assert len(run(model, model.samples())) == 1

@@ -1,0 +1,281 @@
+"""Text tasks against transformers' own pipelines and models."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forebay_consumer.errors import BadConfig, ModelUnavailable
+from forebay_consumer.models.registry import model_class
+from forebay_schemas import InvalidRequest, RequestError, TooLarge, Unsupported
+from unit.consumer.models.tiny import TEXTS, Checkpoint, Loaded, assert_close, run
+
+pytestmark = pytest.mark.models
+
+Reference = Callable[[str, str], Any]
+MASKED = (
+    "The [MASK] runs full.",
+    "[MASK]",
+    "Water from the [MASK] falls on the [MASK] of the turbine.",
+    "one two three four five six seven eight nine ten " * 4 + "[MASK]",
+)
+
+
+def embedded_by_transformers(folder: str, text: str, pooling: str, normalize: bool) -> Any:
+    """One vector by AutoModel alone, unpadded: float [D]."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder)
+    with torch.inference_mode():
+        states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]  # [T, D]
+    vector = states[0] if pooling == "cls" else states.mean(0)  # [D]
+    return (vector / vector.norm() if normalize else vector).tolist()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_embeddings_equal_those_of_the_bare_model(
+    loaded: Loaded, checkpoint: Checkpoint, pooling: str, normalize: bool
+) -> None:
+    model = loaded("feature-extraction", "encoder", pooling=pooling, normalize=normalize)
+    expected = [embedded_by_transformers(str(checkpoint("encoder")), text, pooling, normalize) for text in TEXTS]
+    together = run(model, TEXTS)
+    assert [(vector.dtype.name, vector.shape) for vector in together] == [("float32", (32,))] * len(TEXTS)
+    assert_close([vector.tolist() for vector in together], expected)
+    assert_close([run(model, [text])[0].tolist() for text in TEXTS], expected)
+
+
+def test_padding_on_the_left_gives_each_text_its_own_first_token(loaded: Loaded) -> None:
+    model = loaded("feature-extraction", "encoder", pooling="cls")
+    model._tokenizer.padding_side = "left"  # type: ignore[attr-defined]
+    batch = model.collate(model.preprocess(["a", "a longer text"], {}))
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
+    assert batch["input_ids"][0, :3].tolist() == [0, 0, 101]  # [PAD] [PAD] [CLS]
+
+
+@pytest.mark.parametrize(
+    ("saved", "vector"), [('{"pooling_mode_cls_token": true}', "cls"), ('{"pooling_mode_mean_tokens": true}', "mean")]
+)
+def test_pooling_is_taken_from_what_sentence_transformers_saved(
+    loaded: Loaded, checkpoint: Checkpoint, saved: str, vector: str
+) -> None:
+    folder = checkpoint("encoder") / "1_Pooling"
+    folder.mkdir()
+    try:
+        (folder / "config.json").write_text(saved)
+        model = loaded("feature-extraction", "encoder")
+        expected = embedded_by_transformers(str(checkpoint("encoder")), TEXTS[2], vector, True)
+        assert_close(run(model, TEXTS)[2].tolist(), expected)
+        (folder / "config.json").write_text('{"pooling_mode_lasttoken": true, "pooling_mode_cls_token": false}')
+        with pytest.raises(BadConfig, match="pooling_mode_lasttoken"):
+            loaded("feature-extraction", "encoder")
+    finally:
+        (folder / "config.json").unlink()
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["classes", "several-labels", "one-label", "regression", "distilbert", "roberta"])
+def test_classification_equals_transformers_pipeline(loaded: Loaded, reference: Reference, kind: str) -> None:
+    model, pipeline = loaded("text-classification", kind), reference("text-classification", kind)
+    expected = [pipeline(text)[0] for text in TEXTS]
+    assert_close(run(model, TEXTS), expected)
+    assert_close([run(model, [text])[0] for text in TEXTS], expected)
+    ranked = [pipeline(text, top_k=2) for text in TEXTS]
+    assert_close(run(model, TEXTS, {"top_k": 2}), ranked)
+
+
+@pytest.mark.parametrize("everything", [None, -1, 1000])
+def test_top_k_may_ask_for_all_classes(loaded: Loaded, reference: Reference, everything: int | None) -> None:
+    model, pipeline = loaded("text-classification", "classes"), reference("text-classification", "classes")
+    answers = run(model, TEXTS, {"top_k": everything})
+    assert_close(answers, [pipeline(text, top_k=None) for text in TEXTS])
+
+
+def test_fill_mask_equals_transformers_pipeline(loaded: Loaded, reference: Reference) -> None:
+    model, pipeline = loaded("fill-mask", "masked"), reference("fill-mask", "masked")
+    expected = [pipeline(text) for text in MASKED]
+    assert [len(answer) for answer in expected] == [5, 5, 2, 5]
+    assert_close(run(model, MASKED), expected)
+    assert_close([run(model, [text])[0] for text in MASKED], expected)
+    assert_close(run(model, MASKED, {"top_k": 3}), [pipeline(text, top_k=3) for text in MASKED])
+
+
+def test_a_text_without_a_mask_is_refused_and_its_neighbours_are_not(loaded: Loaded) -> None:
+    model = loaded("fill-mask", "masked", max_length=8)
+    rows = ["No gap.", "A [MASK].", "one two three four five six seven [MASK]"]
+    none, good, cut = model.preprocess(rows, {})
+    assert isinstance(none, InvalidRequest)
+    assert none.message == "text: no [MASK]; write [MASK] where a word is missing"
+    assert "input_ids" in good
+    assert isinstance(cut, InvalidRequest)
+    assert "within its first 8 tokens" in cut.message
+
+
+def test_a_bad_row_among_good_ones_is_refused_alone(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes")
+    prepared = model.preprocess(["good", b"\xff\xd8", 7, None, ["nested"], "good too"], {})
+    assert [type(row) for row in prepared[1:5]] == [Unsupported, InvalidRequest, InvalidRequest, InvalidRequest]
+    assert [row.message for row in prepared[2:5]] == [
+        f"expected a text (a string), got {kind}" for kind in ("int", "NoneType", "list")
+    ]
+    assert_close(
+        model.postprocess(model.forward(model.collate([prepared[0], prepared[5]])), (), {}),
+        [run(model, ["good"])[0], run(model, ["good too"])[0]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        pytest.param({"temperature": 1}, "'temperature' is unknown; allowed: top_k", id="unknown"),
+        pytest.param({"top_k": 0}, "top_k=0 is not allowed", id="zero"),
+        pytest.param({"top_k": -2}, "top_k=-2 is not allowed", id="negative"),
+        pytest.param({"top_k": True}, "top_k=True is not allowed", id="boolean"),
+        pytest.param({"top_k": "3"}, "top_k='3' is not allowed", id="string"),
+        pytest.param({"top_k": 1.0}, "top_k=1.0 is not allowed", id="float"),
+    ],
+)
+def test_a_bad_parameter_is_refused_naming_what_is_allowed(
+    loaded: Loaded, parameters: dict[str, Any], said: str
+) -> None:
+    for model in (loaded("text-classification", "classes"), loaded("fill-mask", "masked")):
+        with pytest.raises(InvalidRequest) as refused:
+            model.preprocess(["A [MASK]."], parameters)
+        assert said in refused.value.message
+
+
+def test_a_task_without_parameters_says_so(loaded: Loaded) -> None:
+    with pytest.raises(InvalidRequest, match="'top_k' is unknown; allowed: none"):
+        loaded("feature-extraction", "encoder").preprocess(["text"], {"top_k": 1})
+
+
+def test_long_texts_are_cut_at_the_models_limit(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes")
+    long = "word " * 1000
+    (row,) = model.preprocess([long], {})
+    assert model.cost(row) == 64  # the model's positions, fewer than the tokenizer's 512
+    assert_close(run(model, [long]), run(model, ["word " * 62]))
+
+
+def test_a_roberta_loses_the_positions_up_to_its_paddings(loaded: Loaded) -> None:
+    model = loaded("text-classification", "roberta")
+    (row,) = model.preprocess(["word " * 1000], {})
+    assert model.cost(row) == 63
+    run(model, ["word " * 1000])
+
+
+def test_max_length_cuts_sooner(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes", max_length=6)
+    short, long = model.preprocess(["word", "word " * 9], {})
+    assert (model.cost(short), model.cost(long)) == (3, 6)
+
+
+def test_without_truncation_a_long_text_is_too_large(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes", max_length=6, truncation=False)
+    fits, long = model.preprocess(["word " * 4, "word " * 5], {})
+    assert model.cost(fits) == 6
+    assert isinstance(long, TooLarge)
+    assert long.message == "text: 7 tokens; the limit is 6"
+
+
+def test_an_empty_string_is_only_its_special_tokens(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes")
+    (row,) = model.preprocess([""], {})
+    assert row["input_ids"] == [101, 102]
+
+
+def test_collate_pads_to_the_longest_and_masks_the_rest(loaded: Loaded) -> None:
+    model = loaded("text-classification", "classes")
+    batch = model.collate(model.preprocess(["a", "a b c"], {}))
+    assert {name: str(values.dtype) for name, values in batch.items()} == {
+        "input_ids": "torch.int64",
+        "token_type_ids": "torch.int64",
+        "attention_mask": "torch.int64",
+    }
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert batch["input_ids"].tolist() == [[101, 1037, 102, 0, 0], [101, 1037, 1038, 1039, 102]]
+
+
+def test_token_types_are_left_out_where_the_model_has_none(loaded: Loaded) -> None:
+    (row,) = loaded("text-classification", "distilbert").preprocess(["text"], {})
+    assert set(row) == {"input_ids"}
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("feature-extraction", "encoder"), ("text-classification", "classes"), ("fill-mask", "masked")],
+)
+@pytest.mark.parametrize("options", [{}, {"max_length": 16, "truncation": False}], ids=["default", "tight"])
+def test_samples_can_be_run(loaded: Loaded, task: str, kind: str, options: dict[str, Any]) -> None:
+    model = loaded(task, kind, **options)
+    samples = model.samples()
+    assert samples
+    assert len(run(model, samples)) == len(samples)
+
+
+def test_samples_before_load_are_none(checkpoint: Checkpoint) -> None:
+    assert model_class("fill-mask", None)(path=str(checkpoint("masked"))).samples() == ()  # type: ignore[call-arg]
+
+
+def test_preprocess_runs_beside_forward_and_beside_itself(loaded: Loaded) -> None:
+    model = loaded("fill-mask", "masked")
+    expected = run(model, MASKED)
+    wrong: list[Any] = []
+    done = threading.Event()
+
+    def prepare() -> None:
+        try:
+            while not done.is_set():
+                rows = model.preprocess([*MASKED, *TEXTS], {})
+                counts = [0 if isinstance(row, RequestError) else model.cost(row) for row in rows]
+                if counts != [7, 3, 14, 43, 0, 0, 0, 0, 0]:
+                    wrong.append(counts)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=prepare) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            assert_close(run(model, MASKED), expected, 1e-5)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(
+            {"dtype": "fast"}, "model.options.dtype='fast': allowed are checkpoint, float32, bfloat16", id="fast"
+        ),
+        pytest.param({"threads": 0}, "model.options.threads=0: allowed are positive integers", id="threads"),
+        pytest.param({"max_length": 0}, "model.options.max_length=0", id="max_length"),
+        pytest.param({"max_length": 65}, "model.options.max_length=65: allowed are 3 to 64", id="beyond-the-model"),
+        pytest.param({"max_length": 2}, "model.options.max_length=2: allowed are 3 to 64", id="no-room"),
+        pytest.param({"truncation": "no"}, "model.options.truncation='no'", id="truncation"),
+        pytest.param({"pooling": "max"}, "model.options.pooling='max': allowed are mean and cls", id="pooling"),
+    ],
+)
+def test_a_bad_option_is_refused_naming_what_is_allowed(loaded: Loaded, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        loaded("feature-extraction", "encoder", **options)
+    assert said in str(refused.value)
+
+
+def test_bfloat16_is_near_the_exact_answer(loaded: Loaded) -> None:
+    exact, rough = (loaded("feature-extraction", "encoder", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    for one, other in zip(run(exact, TEXTS), run(rough, TEXTS), strict=True):
+        assert other.dtype.name == "float32"
+        assert 0.99 < float(one @ other) < 0.999_999_9
+
+
+def test_a_checkpoint_without_the_tasks_head_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(ModelUnavailable, match=r"lacks the weights classifier\.bias, classifier\.weight"):
+        loaded("text-classification", "encoder")
