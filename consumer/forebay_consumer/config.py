@@ -285,7 +285,6 @@ class WorkerSettings(BaseSettings):
         extra="forbid",
         env_prefix="FOREBAY_",
         env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
     )
     _file: ClassVar[Path | None] = None
 

@@ -59,6 +59,9 @@ class Scripted(Model):
             scripts = [row for row in batch if isinstance(row, dict)]
             time.sleep(self._pass_s + max((row.get("sleep_s", 0.0) for row in scripts), default=0.0))
             self._note({"rows": len(batch), "device": self._device, "running": running})
+            for gate in (Path(row["until"]) for row in scripts if "until" in row):
+                while not gate.exists():
+                    time.sleep(0.01)
             if any(row.get("raise") for row in scripts):
                 raise RuntimeError("scripted failure")
             if any(row.get("length") for row in scripts):

@@ -18,6 +18,7 @@ import yaml
 
 TESTS: Final = Path(__file__).parents[1]
 WITHIN_S: Final = 60.0
+CLASSIC_CLOCKS: Final[Mapping[str, int]] = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}
 
 
 def wait_until(holds: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:
@@ -44,6 +45,8 @@ class WorkerProcess:
         self.journal = folder / f"{name}.journal"
         self._config = folder / f"{name}.yaml"
         merged = _merge(_defaults(self.journal), settings)
+        if merged["kafka"].get("group.protocol") == "consumer":  # there the broker sets the clocks
+            merged["kafka"] = {key: value for key, value in merged["kafka"].items() if key not in CLASSIC_CLOCKS}
         self._config.write_text(yaml.safe_dump(merged))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -152,7 +155,7 @@ class WorkerProcess:
 
 def _defaults(journal: Path) -> dict[str, Any]:
     return {
-        "kafka": {"session.timeout.ms": 3000, "heartbeat.interval.ms": 500},
+        "kafka": dict(CLASSIC_CLOCKS),
         "model": {"name": "scripted", "class": "support.scripted:Scripted", "options": {"journal": str(journal)}},
         "metrics": {"host": "127.0.0.1", "port": 0},
         "logging": {"format": "json"},

@@ -228,7 +228,7 @@ class GroupIntake:
         """An error in a record's place: stop for good, or say so and go on."""
         remedy = _REMEDY.get(error.code())
         if error.fatal() or remedy is not None:
-            self._fatal = FatalError(f"Kafka: {error.str()}; {remedy or 'restart the worker'}")
+            self._fatal = self._fatal or FatalError(f"Kafka: {error.str()}; {remedy or 'restart the worker'}")
         elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
             self._log.error("polled too late, partitions are lost", action="max_poll_exceeded", error=error.str())
         else:

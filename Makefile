@@ -1,0 +1,42 @@
+# Everything runs in .venv, made by uv; uv itself is fetched by pip into .tools where it is not installed.
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN := $(UV) run --no-sync
+PYTEST := $(RUN) pytest
+
+.PHONY: setup demo test check unit integration faults format bench-quick clean
+
+.tools/bin/uv:
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/.synced: pyproject.toml uv.lock $(wildcard */pyproject.toml deploy/*/pyproject.toml) | $(filter .tools/bin/uv,$(UV))
+	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
+	touch $@
+
+setup: .venv/.synced ## the virtual environment with everything in it
+
+demo: setup ## a real broker, real models, a burst of requests
+	$(RUN) forebay-local demo
+
+check: setup ## format, lint, types, unit tests
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+	$(RUN) mypy
+	$(PYTEST) -q tests/unit
+
+test: check ## all that CI runs
+	$(PYTEST) -q tests/integration tests/faults
+
+unit integration faults: setup
+	$(PYTEST) -q tests/$@
+
+bench-quick: setup ## the worker against bare loops, at most 5 minutes
+	$(RUN) python -m bench.quick
+
+format: setup
+	$(RUN) ruff format
+	$(RUN) ruff check --fix
+
+clean: ## everything that setup made, but for the caches in your home folder
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
