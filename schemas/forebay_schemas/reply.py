@@ -59,7 +59,7 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
     """Encode the value of a successful reply.
 
     Raises:
-        TypeError: an output is nothing that JSON can hold (numpy arrays and numbers can; NaN becomes null).
+        TypeError: an output is nothing that JSON can hold (numpy's, in native byte order, can; NaN becomes null).
     """
     if envelope.form is Form.V2:
         body: dict[str, Any] = {

@@ -5,7 +5,6 @@ its bytes are, and the content is either there or an error that names what is wr
 """
 
 import base64
-import binascii
 import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -210,7 +209,7 @@ def _whole_number(found: Mapping[str, bytes], name: str) -> int | None:
     if value is None:
         return None
     if not (value.isdigit() and len(value) <= 18):
-        raise InvalidRequest(f"header {name}: expected decimal digits (at most 18), got {value[:40]!r}")
+        raise InvalidRequest(f"header {name}: expected decimal digits (at most 18), got {_short(value)}")
     return int(value)
 
 
@@ -265,13 +264,13 @@ def _media_type(content_type: str) -> str:
     if kind == "image/jpg":
         kind = "image/jpeg"
     if kind not in CONTENT_TYPES:
-        raise Unsupported(f"content-type {kind[:80]!r} is not supported; allowed: {', '.join(CONTENT_TYPES)}")
+        raise Unsupported(f"content-type {_short(kind)} is not supported; allowed: {', '.join(CONTENT_TYPES)}")
     if kind in IMAGES:  # `file --mime` says charset=binary of them
         return kind
     for parameter in rest.split(";"):
         name, _, charset = parameter.partition("=")
         if name.strip().lower() == "charset" and charset.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
-            raise Unsupported(f"content-type charset {charset[:40]!r} is not supported; allowed: utf-8")
+            raise Unsupported(f"content-type charset {_short(charset)} is not supported; allowed: utf-8")
     return kind
 
 
@@ -375,9 +374,12 @@ def _decode_base64(value: Any, where: str) -> bytes:
     if not isinstance(value, str):
         raise InvalidRequest(f"body {where}: expected a base64 string, got {_kind(value)}")
     try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+        raw = base64.b64decode(value, validate=True)
+        if -(-len(raw) // 3) * 4 != len(value):  # Python lets more padding than needed pass
+            raise ValueError
+    except ValueError:
         raise DecodeError(f"body {where}: not valid base64 (padded, without line breaks)") from None
+    return raw
 
 
 def _is_tensor(value: Any) -> bool:

@@ -9,10 +9,13 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from forebay_schemas import Code, Form, headers
+from forebay_consumer import dead_letters
+from forebay_consumer.record import Fault
+from forebay_schemas import Code, Envelope, Form, headers
 from forebay_schemas.documents import asyncapi, reply_schema, request_schema
 from forebay_schemas.reply import OK, read_reply
 from forebay_schemas.request import IMAGES, MAX_DIMENSIONS, MAX_ID_BYTES, V2_DATATYPES, Content
+from support.consumer import make_record
 from unit.schemas.wire import read_body
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(asyncapi())
@@ -111,6 +114,14 @@ def test_the_asyncapi_document_describes_every_header_and_no_other() -> None:
         *(header_names(message["headers"]) for message in DOCUMENT["components"]["messages"].values())
     )
     assert {name for name in described if not name.startswith("forebay-")} == HEADERS
+
+
+def test_the_asyncapi_document_describes_every_header_of_a_dead_letter_and_no_other() -> None:
+    fault = Fault(make_record(), Envelope("42"), Code.POISON, "it kills the process", "forward")
+    origin = {"group": "g", "worker": "w", "model": "m", "model-version": "1"}
+    described = header_names(DOCUMENT["components"]["messages"]["deadLetter"]["headers"])
+    written = {name for name, _ in dead_letters.headers(fault, origin)}
+    assert {name for name in described if name.startswith(dead_letters.PREFIX)} == written
 
 
 def test_every_expression_of_the_asyncapi_document_names_a_header() -> None:

@@ -70,7 +70,7 @@ def tensors(draw: st.DrawFn, rows: int) -> dict[str, Any]:
     }
     if draw(st.booleans()):
         content_type = draw(st.sampled_from(["base64", "pillow_image", "str", None]))
-        tensor["parameters"] = draw(st.just({"content_type": content_type}) | SCALARS)
+        tensor["parameters"] = draw(st.one_of(st.just({"content_type": content_type}), SCALARS))
     return tensor
 
 
@@ -269,6 +269,7 @@ def lengthened(node: Any) -> Any:
     return node
 
 
+@settings(max_examples=500)
 @given(mutated())
 def test_a_message_never_repeats_much_of_the_clients_input(body: dict[str, Any]) -> None:
     _, error = read_body(lengthened(body))
@@ -280,4 +281,4 @@ def test_a_message_never_repeats_much_of_the_clients_input(body: dict[str, Any])
 def test_a_message_never_repeats_much_of_a_header(name: str, value: bytes) -> None:
     _, error = read_request(Wire(b"text", [(name, value)]))
     assume(isinstance(error, RequestError))
-    assert len(str(error)) <= 600
+    assert len(str(error)) <= 400
