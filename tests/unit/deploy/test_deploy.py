@@ -1,0 +1,184 @@
+"""The deploy files: valid for their engines, and in agreement with each other and with the worker's settings."""
+
+import copy
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from forebay_consumer.config import WorkerSettings, load
+
+ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parent
+KUBERNETES = "1.31"
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+def rendered(folder: str) -> list[dict[str, Any]]:
+    told = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / "deploy/k8s" / folder)], capture_output=True, text=True, check=True
+    )
+    return [resource for resource in yaml.safe_load_all(told.stdout) if resource]
+
+
+def of_kind(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [resource for resource in resources if resource["kind"] == kind]
+    return found
+
+
+def settings_of(text: str, folder: Path) -> WorkerSettings:
+    file = folder / "worker.yaml"
+    file.write_text(text)
+    return load(file)
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def check_compose(file: dict[str, Any]) -> None:
+    jsonschema.validate(file, json.loads((HERE / "compose-spec.json").read_text()))
+
+
+def check_scaled_object(resource: dict[str, Any]) -> None:
+    """What the API server checks, unknown fields as errors, and what KEDA leaves unsaid: its parameters' names."""
+    facts = json.loads((HERE / "keda-2.21.0.json").read_text())
+    jsonschema.validate(resource, _closed(facts["crd"]))
+    known = {parameter["name"] for parameter in facts["kafka_parameters"]}
+    for trigger in resource["spec"]["triggers"]:
+        unknown = trigger["metadata"].keys() - known
+        assert not unknown, f"KEDA would ignore {unknown}"
+
+
+def _closed(schema: Any) -> Any:
+    """An OpenAPI schema with unknown fields refused wherever fields are named."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(part) for key, part in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        closed["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    return closed
+
+
+def test_compose_is_valid() -> None:
+    check_compose(compose())
+
+
+def test_a_misspelt_compose_key_is_caught() -> None:
+    wrong = compose()
+    wrong["services"]["worker"]["stop_grace_perid"] = "60s"
+    with pytest.raises(jsonschema.ValidationError, match="stop_grace_perid"):
+        check_compose(wrong)
+
+
+def test_composes_worker_configuration_loads_and_agrees_with_the_topics(tmp_path: Path) -> None:
+    file = compose()
+    settings = settings_of(file["configs"]["worker"]["content"], tmp_path)
+    made = " ".join(file["services"]["topics"]["command"])
+    for topic in (*settings.topics.requests, *settings.topics.replies, settings.topics.dead_letters):
+        assert f"{topic}:" in made
+    worker = file["services"]["worker"]
+    assert int(worker["stop_grace_period"].removesuffix("s")) * 1000 > settings.limits.shutdown_ms
+    assert f":{settings.metrics.port}/readyz" in worker["healthcheck"]["test"][-1]
+    target = worker["configs"][0]["target"]
+    assert target in (ROOT / "consumer/Dockerfile").read_text()
+
+
+def test_the_build_context_holds_all_that_the_image_copies() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for line in (ROOT / "consumer/Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source
+                assert any(source == entry or source.startswith(f"{entry}/") for entry in allowed), source
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", ["base", "overlays/keda"])
+def test_every_resource_is_valid_for_kubernetes(folder: str) -> None:
+    kinds = set()
+    for resource in rendered(folder):
+        kinds.add(resource["kind"])
+        if resource["kind"] == "ScaledObject":
+            check_scaled_object(resource)
+        else:
+            kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+    assert {"Deployment", "ConfigMap", "ServiceAccount", "PodDisruptionBudget"} <= kinds
+
+
+@needs_kubectl
+def test_a_misspelt_field_of_the_deployment_is_caught() -> None:
+    deployment = of_kind(rendered("base"), "Deployment")
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 90
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+
+
+MUTATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a misspelt parameter": lambda spec: spec["triggers"][0]["metadata"].update(lagTreshold="5"),
+    "a parameter that is no string": lambda spec: spec["triggers"][0]["metadata"].update(lagThreshold=5),
+    "a count that is a string": lambda spec: spec.update(minReplicaCount="1"),
+    "an unknown field": lambda spec: spec.update(maxReplicas=4),
+}
+
+
+@needs_kubectl
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_wrong_scaled_object_is_caught(mutation: str) -> None:
+    resource = of_kind(rendered("overlays/keda"), "ScaledObject")
+    check_scaled_object(resource)
+    wrong = copy.deepcopy(resource)
+    MUTATIONS[mutation](wrong["spec"])
+    with pytest.raises((jsonschema.ValidationError, AssertionError)):
+        check_scaled_object(wrong)
+
+
+@needs_kubectl
+def test_scaler_deployment_and_worker_agree(tmp_path: Path) -> None:
+    resources = rendered("overlays/keda")
+    settings = settings_of(of_kind(resources, "ConfigMap")["data"]["worker.yaml"], tmp_path)
+    scaled = of_kind(resources, "ScaledObject")["spec"]
+    deployment = of_kind(resources, "Deployment")
+    (trigger,) = [trigger["metadata"] for trigger in scaled["triggers"]]
+    assert trigger["bootstrapServers"] == settings.kafka["bootstrap.servers"]
+    assert trigger["consumerGroup"] == settings.kafka["group.id"]
+    assert (trigger["topic"],) == settings.topics.requests
+    assert trigger["offsetResetPolicy"] == settings.delivery.start
+    assert int(trigger["lagThreshold"]) >= settings.batching.max_batch_size
+    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    pod = deployment["spec"]["template"]["spec"]
+    grace_ms = pod["terminationGracePeriodSeconds"] * 1000
+    assert grace_ms > settings.limits.shutdown_ms + settings.delivery.drain_ms
+    (container,) = pod["containers"]
+    assert container["ports"][0]["containerPort"] == settings.metrics.port
+    probes = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert probes == {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+
+
+@needs_kubectl
+def test_no_more_replicas_than_partitions_that_the_topics_are_made_with() -> None:
+    scaled = of_kind(rendered("overlays/keda"), "ScaledObject")["spec"]
+    (topic,) = [trigger["metadata"]["topic"] for trigger in scaled["triggers"]]
+    made = " ".join(compose()["services"]["topics"]["command"])
+    partitions = int(made.split(f"{topic}:")[1].split()[0])
+    assert scaled["maxReplicaCount"] <= partitions
+
+
+@needs_kubectl
+def test_the_disruption_budget_selects_the_workers() -> None:
+    resources = rendered("base")
+    selector = of_kind(resources, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    labels = of_kind(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert selector
+    assert selector.items() <= labels.items()
