@@ -146,7 +146,7 @@ class Classification(TorchModel):
         if config.problem_type == "regression":
             return logits.cpu().numpy()
         if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-            return logits.softmax(-1).cpu().numpy()
+            return logits.sigmoid().cpu().numpy()
         return logits.softmax(-1).cpu().numpy()
 
     def postprocess(
