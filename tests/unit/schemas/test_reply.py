@@ -60,6 +60,10 @@ OUTPUTS = tensors() | st.lists(JSON_VALUES, max_size=4)
 def sent_and_read(form: Form, outputs: Any, id_: str = "42") -> Result:
     body = result_body(Envelope(id_, form), MODEL, outputs, TIMING)
     VALID.validate(orjson.loads(body))
+    if form is Form.V2:
+        (tensor,) = orjson.loads(body)["outputs"]
+        assert len(tensor["data"]) == math.prod(tensor["shape"])
+        assert tensor["shape"][0] == len(outputs)
     result = read_reply(id_.encode(), body, None)
     assert isinstance(result, Result)
     return result

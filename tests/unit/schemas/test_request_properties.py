@@ -153,8 +153,8 @@ def tensor_keeps_the_rules(tensor: Mapping[str, Any]) -> bool:
     leaves = list(leaves_of(tensor["data"]))
     if any(isinstance(size, float) for size in tensor["shape"]):
         return False
-    if "INT" in tensor["datatype"] and any(isinstance(leaf, float) for leaf in leaves):
-        return False
+    if "INT" in tensor["datatype"] and any(isinstance(leaf, float) and leaf.is_integer() for leaf in leaves):
+        return False  # 1.0 is an integer to JSON Schema; 1.5 is not
     return len(leaves) == math.prod(tensor["shape"]) and tensor["data"] in (leaves, nested(leaves, tensor["shape"]))
 
 
@@ -169,6 +169,7 @@ def leaves_of(value: Any) -> Iterator[Any]:
 @settings(max_examples=1000)
 @given(bodies() | mutated())
 @example({"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1.0]}]})
+@example({"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1.5]}]})
 @example({"inputs": [{"name": "x", "shape": [1.0], "datatype": "INT64", "data": [1]}]})
 @example({"inputs": [{"name": "x", "shape": [2, 2], "datatype": "INT64", "data": [[1, 2, 3], [4]]}]})
 @example({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}, "row"]})
