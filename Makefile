@@ -4,7 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --no-sync
 PYTEST := $(RUN) pytest
 
-.PHONY: setup demo test check unit integration faults format bench-quick clean
+.PHONY: setup demo test check unit integration faults e2e format bench-quick clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -26,9 +26,9 @@ check: setup ## format, lint, types, unit tests
 	$(PYTEST) -q tests/unit
 
 test: check ## all that CI runs
-	$(PYTEST) -q tests/integration tests/faults
+	$(PYTEST) -q tests/integration tests/faults tests/e2e
 
-unit integration faults: setup
+unit integration faults e2e: setup
 	$(PYTEST) -q tests/$@
 
 bench-quick: setup ## the worker against bare loops, at most 5 minutes

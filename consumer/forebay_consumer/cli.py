@@ -77,3 +77,11 @@ def _serve(settings: config.WorkerSettings, shutdown: Shutdown) -> int:
 def show(file: ConfigFile = None, overrides: Overrides = None) -> None:
     """Print the merged settings as JSON, secrets hidden."""
     typer.echo(orjson.dumps(_load(file, overrides).shown(), option=orjson.OPT_INDENT_2).decode())
+
+
+@config_app.command("reference")
+def reference() -> None:
+    """Print the page of all settings, as Markdown."""
+    from forebay_consumer.reference import settings_page
+
+    typer.echo(settings_page(), nl=False)

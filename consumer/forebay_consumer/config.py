@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 from forebay_consumer.errors import BadConfig
 
-_REFUSED: Final = {
+REFUSED: Final = {
     "enable.auto.commit": "offsets are committed only after the replies are confirmed",
     "enable.auto.offset.store": "offsets are committed only after the replies are confirmed",
     "auto.offset.reset": "say delivery.start: earliest, latest or fail; a truncated log is never jumped silently",
@@ -53,7 +53,7 @@ def _flatten_kafka(value: Any) -> Any:
 
 
 def _check_kafka(value: dict[str, Any]) -> dict[str, Any]:
-    for key, reason in _REFUSED.items():
+    for key, reason in REFUSED.items():
         if key in value:
             raise ValueError(f"{key} may not be set: {reason}")
     for key in ("bootstrap.servers", "group.id"):

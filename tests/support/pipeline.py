@@ -33,6 +33,10 @@ class Pipeline:
         self.replies = self.topics.create("replies", partitions=2)
         self.dead_letters = self.topics.create("dead", partitions=1)
         self.group = self.topics.group()
+        self.connect()
+
+    def connect(self) -> None:
+        """Get a producer of its own, for a further thread on a copy of this object."""
         self._producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5})
 
     def settings(self, **parts: Any) -> dict[str, Any]:

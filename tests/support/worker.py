@@ -44,7 +44,10 @@ class WorkerProcess:
         self.log = folder / f"{name}.log"
         self.journal = folder / f"{name}.journal"
         self._config = folder / f"{name}.yaml"
-        merged = _merge(_defaults(self.journal), settings)
+        defaults = _defaults(self.journal)
+        if "task" in settings.get("model", {}):
+            del defaults["model"]
+        merged = _merge(defaults, settings)
         if merged["kafka"].get("group.protocol") == "consumer":  # there the broker sets the clocks
             merged["kafka"] = {key: value for key, value in merged["kafka"].items() if key not in CLASSIC_CLOCKS}
         self._config.write_text(yaml.safe_dump(merged))
