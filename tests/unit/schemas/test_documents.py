@@ -1,7 +1,8 @@
 """The documents for other tools say what the code does."""
 
+import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ from unit.schemas.wire import read_body
 DOCUMENT: dict[str, Any] = yaml.safe_load(asyncapi())
 SCHEMAS = {"v1/request.schema.json": request_schema(), "v1/reply.schema.json": reply_schema()}
 HEADERS = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, str)}
+
+README = (Path(__file__).parents[3] / "schemas" / "README.md").read_text(encoding="utf-8")
 
 
 def references(node: Any) -> Iterator[str]:
@@ -148,3 +151,18 @@ def test_the_examples_of_the_asyncapi_document_fit_its_schemas() -> None:
 def test_the_asyncapi_document_names_every_image_type() -> None:
     content_type = DOCUMENT["components"]["schemas"]["requestHeaders"]["properties"][headers.CONTENT_TYPE]
     assert all(kind in content_type["description"] for kind in IMAGES)
+
+
+def test_every_json_example_of_the_readme_is_valid() -> None:
+    examples = [orjson.loads(text) for text in re.findall(r"```json\n(.*?)```", README, re.DOTALL)]
+    assert len(examples) == 4
+    for example in examples:
+        schema = SCHEMAS["v1/reply.schema.json" if {"outputs", "error"} & set(example) else "v1/request.schema.json"]
+        Draft202012Validator(schema).validate(example)
+
+
+def test_the_readme_lists_every_header_and_every_code_and_no_other() -> None:
+    of_headers, _, of_codes = README.partition("## Headers")[2].partition("## Codes")
+    first_cells = re.findall(r"^\| (`[^|]*) \|", of_headers, re.MULTILINE)
+    assert set(re.findall(r"`([^`]+)`", " ".join(first_cells))) == HEADERS
+    assert re.findall(r"^\| `(\w+)` \|", of_codes, re.MULTILINE) == [code.value for code in Code]
