@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from forebay_local.broker import Broker
 from support.broker import Topics, running_broker
 from support.pipeline import Pipeline
+
+settings.register_profile("forebay", deadline=None)  # a stalled machine is no failure
+settings.load_profile("forebay")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from forebay_local.samples import digit_images, sentences
 from forebay_schemas import Result
 from support.pipeline import Pipeline
 from support.worker import WorkerProcess, wait_until
+from unit.consumer.models.tiny import assert_close, save
 
 pytestmark = pytest.mark.models
 
@@ -149,3 +150,19 @@ def test_embeddings_over_kafka_are_those_of_the_model_alone(pipeline: Pipeline, 
             states = model(**tokenizer(texts[int(reply.id)], return_tensors="pt")).last_hidden_state  # [1, T, D]
         expected = torch.nn.functional.normalize(states.mean(1), dim=-1)[0]
         assert torch.allclose(torch.tensor(reply.outputs[0]), expected, atol=TOLERANCE)
+
+
+def test_001_4_fill_mask_over_kafka_gives_what_the_pipeline_gives(pipeline: Pipeline, tmp_path: Path) -> None:
+    import transformers
+
+    folder = tmp_path / "masked"
+    save("masked", folder)
+    texts = ["test [MASK]", "the river is [MASK] and wide", "[MASK] and [MASK]"]
+    pipeline.send_all((str(number), text) for number, text in enumerate(texts))
+    model = {"name": "masked", "task": "fill-mask", "path": str(folder)}
+    with WorkerProcess(tmp_path, pipeline.settings(model=model)):
+        replies = pipeline.reader().wait_for(len(texts))
+    expected = transformers.pipeline("fill-mask", model=str(folder), device="cpu")(texts)
+    for reply in replies:
+        assert isinstance(reply, Result), reply
+        assert_close(reply.outputs[0], expected[int(reply.id)], TOLERANCE)
