@@ -10,7 +10,7 @@ import pytest
 
 from forebay_consumer.errors import ModelUnavailable, OutOfMemory
 from forebay_consumer.models.registry import TASKS, model_class
-from unit.consumer.models.tiny import TEXTS, Checkpoint, Loaded, assert_close, run
+from unit.consumer.models.tiny import TEXTS, Checkpoint, Loaded, run
 
 pytestmark = pytest.mark.models
 
@@ -104,23 +104,23 @@ def test_an_unknown_device_is_unavailable(checkpoint: Checkpoint) -> None:
         model_class("text-classification", None)(path=str(checkpoint("classes"))).load("cuda:99")  # type: ignore[call-arg]
 
 
-def test_several_copies_load_at_the_same_time(checkpoint: Checkpoint, loaded: Loaded) -> None:
-    expected = run(loaded("text-classification", "classes"), TEXTS)
-    found: list[Any] = []
+def test_copies_that_load_at_the_same_time_do_not_mix_their_dtypes(checkpoint: Checkpoint) -> None:
+    found: list[tuple[str, str]] = []
 
-    def load() -> None:
-        model = model_class("text-classification", None)(path=str(checkpoint("classes")))  # type: ignore[call-arg]
+    def load(dtype: str) -> None:
+        model: Any = model_class("text-classification", None)(path=str(checkpoint("classes")), dtype=dtype)  # type: ignore[call-arg]
         model.load("cpu")
-        found.append(run(model, TEXTS))
+        run(model, TEXTS)
+        found.extend((f"torch.{dtype}", str(weights.dtype)) for weights in model._model.parameters())
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    threads = [threading.Thread(target=load, args=(dtype,)) for dtype in ("float32", "bfloat16") * 6]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
-    for answers in found:
-        assert_close(answers, expected, 1e-5)
+    assert len(found) == 12 * 41
+    assert {asked for asked, _ in found} == {"torch.float32", "torch.bfloat16"}
+    assert [pair for pair in found if pair[0] != pair[1]] == []
 
 
 def test_default_devices_are_the_gpus_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,11 +50,14 @@ def test_embeddings_equal_those_of_the_bare_model(
 
 
 def test_padding_on_the_left_gives_each_text_its_own_first_token(loaded: Loaded) -> None:
-    model = loaded("feature-extraction", "encoder", pooling="cls")
-    model._tokenizer.padding_side = "left"  # type: ignore[attr-defined]
+    model: Any = loaded("feature-extraction", "encoder", pooling="cls", normalize=False)
+    model._tokenizer.padding_side = "left"
     batch = model.collate(model.preprocess(["a", "a longer text"], {}))
     assert batch["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
-    assert batch["input_ids"][0, :3].tolist() == [0, 0, 101]  # [PAD] [PAD] [CLS]
+    assert batch["input_ids"][0].tolist() == [0, 0, 101, 1037, 102]  # [PAD] [PAD] [CLS] a [SEP]
+    # A model whose states are its tokens: a vector then names the token it was taken from.
+    model._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=input_ids.unsqueeze(-1))  # [B, T, 1]
+    assert [vector.tolist() for vector in model.forward(batch)] == [[101], [101]]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +169,16 @@ def test_a_roberta_loses_the_positions_up_to_its_paddings(loaded: Loaded) -> Non
     (row,) = model.preprocess(["word " * 1000], {})
     assert model.cost(row) == 63
     run(model, ["word " * 1000])
+
+
+def test_no_call_after_load_changes_the_tokenizer(loaded: Loaded) -> None:
+    for options, expected in (({}, 64), ({"max_length": 9}, 9), ({"truncation": False}, None)):
+        model: Any = loaded("text-classification", "classes", **options)
+        backend = model._tokenizer.backend_tokenizer
+        before = backend.truncation, backend.padding
+        run(model, ["short", "word " * 40] if expected is None else TEXTS)
+        assert (backend.truncation, backend.padding) == before
+        assert (before[0] or {}).get("max_length") == expected
 
 
 def test_max_length_cuts_sooner(loaded: Loaded) -> None:
