@@ -34,7 +34,7 @@ from forebay_local.broker import Broker
 from forebay_local.topics import create_topics
 from forebay_producer import Client
 
-TEXTS: Final = 768
+TEXTS: Final = 512
 MESSAGES: Final = 60_000
 IDLE: Final = 60
 REPEATS: Final = 3
@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     pin("driver")
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     rows: list[Row] = []
     with Broker() as broker, tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         psutil.Process(broker.pid).cpu_affinity([driver_core()])
