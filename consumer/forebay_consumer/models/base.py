@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
+import transformers
 
 from forebay_consumer.errors import BadConfig, ModelUnavailable, OutOfMemory
 from forebay_consumer.model import Model
@@ -59,8 +60,6 @@ class TorchModel(Model):
         Raises:
             ModelUnavailable: no such folder, no safetensors in it, or weights that the task needs are missing.
         """
-        import transformers
-
         # A path that is meant as a folder must not be looked up on a hub when it is missing.
         if self._path.startswith((".", "/")) and not Path(self._path).is_dir():
             raise ModelUnavailable(f"model.path={self._path!r}: there is no such folder")
@@ -69,7 +68,7 @@ class TorchModel(Model):
         with _loading:
             transformers.utils.logging.disable_progress_bar()
             try:
-                self._load_processor(transformers)
+                self._load_processor()
                 loader = getattr(transformers, self.auto_class)
                 model, report = loader.from_pretrained(
                     self._path,
@@ -95,7 +94,7 @@ class TorchModel(Model):
             )
         self._device = device
 
-    def _load_processor(self, transformers: Any) -> None:
+    def _load_processor(self) -> None:
         """Load the tokenizer or image processor of the checkpoint."""
         raise NotImplementedError
 

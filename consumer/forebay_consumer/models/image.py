@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
+import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from forebay_consumer.models.base import Classification, check_option, is_positive, translated_memory_errors
@@ -35,7 +36,7 @@ class ImageClassification(Classification):
         self._max_pixels = max_pixels
         self._processor: Any = None
 
-    def _load_processor(self, transformers: Any) -> None:
+    def _load_processor(self) -> None:
         self._processor = transformers.AutoImageProcessor.from_pretrained(
             self._path, trust_remote_code=self._trust_remote_code
         )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import torch
+import transformers
+from transformers.utils import cached_file
 
 from forebay_consumer.errors import BadConfig, ModelUnavailable
 from forebay_consumer.models.base import (
@@ -46,7 +48,7 @@ class TextModel(TorchModel):
         self._limit = 0
         self._names: Sequence[str] = ()
 
-    def _load_processor(self, transformers: Any) -> None:
+    def _load_processor(self) -> None:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(
             self._path, trust_remote_code=self._trust_remote_code
         )
@@ -264,8 +266,6 @@ def _saved_pooling(path: str) -> str:
     Raises:
         BadConfig: it saved something else, and another pooling would silently give other vectors.
     """
-    from transformers.utils import cached_file
-
     saved = cached_file(path, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     if saved is None:
         return "mean"

@@ -74,13 +74,16 @@ def test_an_unknown_task_is_refused_with_the_list_of_tasks(task: str | None) -> 
         assert known in str(refused.value)
 
 
+@pytest.mark.parametrize("missing", ["torch", pytest.param("transformers", marks=pytest.mark.models)])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_without_torch_says_what_to_install(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_without_its_library_says_what_to_install(
+    task: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for loaded in [name for name in sys.modules if name.startswith("forebay_consumer.models.")]:
         if not loaded.endswith("registry"):
             monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BadConfig, match=r"needs torch.*forebay-consumer\[transformers\]"):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(BadConfig, match=rf"needs {missing}.*forebay-consumer\[transformers\]"):
         model_class(task, None)
 
 
