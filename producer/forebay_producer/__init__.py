@@ -4,25 +4,27 @@ from forebay_producer.bulk import Request, submit_all
 from forebay_producer.client import Client
 from forebay_producer.config import ClientSettings, load
 from forebay_producer.errors import (
+    BadRequest,
     BadSettings,
     BrokerUnavailable,
     ClientClosed,
+    ClientQueueFull,
     ForebayError,
     NotDelivered,
-    QueueFull,
     ReplyTimeout,
     RequestFailed,
 )
 
 __all__ = [
+    "BadRequest",
     "BadSettings",
     "BrokerUnavailable",
     "Client",
     "ClientClosed",
+    "ClientQueueFull",
     "ClientSettings",
     "ForebayError",
     "NotDelivered",
-    "QueueFull",
     "ReplyTimeout",
     "Request",
     "RequestFailed",

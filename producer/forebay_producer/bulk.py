@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from forebay_producer.client import Client
 from forebay_producer.encode import Value
@@ -21,42 +22,70 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+Item = TypeVar("Item", bound=Request | Value)
+
+
 def submit_all(
-    client: Client, requests: Iterable[Request], in_flight: int = 1000
-) -> Iterator[tuple[Request, Result | ForebayError]]:
-    """Send all, never more than `in_flight` unanswered; yields each with its outcome, in the order of the answers.
+    client: Client, items: Iterable[Item], in_flight: int = 1000
+) -> Iterator[tuple[Item, Result | ForebayError]]:
+    """Send all, never more than `in_flight` unanswered; yields each item with its outcome, in the order of the answers.
 
-    `requests` is read as fast as answers come, so it may be endless. One request's error never ends the others.
+    An item is a value as for `Client.submit`, or a `Request`. `items` is read as fast as answers come, so it may be
+    endless; while it waits for its next item, answers wait too. One request's error never ends the others. Ending the
+    iteration early cancels what is unanswered.
+
+    Raises:
+        ValueError: `in_flight` is below 1.
     """
-    answered: SimpleQueue[tuple[Request, Future[Result]]] = SimpleQueue()
-    waiting = 0
-    for request in requests:
-        while waiting >= in_flight:
-            yield _outcome(*answered.get())
-            waiting -= 1
-        future = _submitted(client, request)
-        future.add_done_callback(lambda done, request=request: answered.put((request, done)))  # type: ignore[misc]
-        waiting += 1
-        while not answered.empty():
-            yield _outcome(*answered.get())
-            waiting -= 1
-    for _ in range(waiting):
-        yield _outcome(*answered.get())
+    if in_flight < 1:
+        raise ValueError(f"in_flight={in_flight}: allowed is 1 or more")
+    return _stream(client, items, in_flight)
 
 
-def _submitted(client: Client, request: Request) -> "Future[Result]":
+def _stream(client: Client, items: Iterable[Item], in_flight: int) -> Iterator[tuple[Item, Result | ForebayError]]:
+    unanswered: dict[Future[Result], Item] = {}
+    answered: SimpleQueue[Future[Result]] = SimpleQueue()
+
+    def next_outcome() -> tuple[Item, Result | ForebayError]:
+        future = answered.get()
+        return unanswered.pop(future), outcome(future)
+
     try:
-        return client.submit(request.value, **request.options)
+        for item in items:
+            while len(unanswered) >= in_flight or not answered.empty():
+                yield next_outcome()
+            future = submitted(client, item)
+            unanswered[future] = item
+            future.add_done_callback(answered.put)
+        while unanswered:
+            yield next_outcome()
+    finally:
+        for future in list(unanswered):
+            future.cancel()
+
+
+def submitted(client: Client, item: Request | Value) -> "Future[Result]":
+    """`Client.submit`, with what it raises in the future too."""
+    ask = (
+        partial(client.submit, item.value, **item.options)
+        if isinstance(item, Request)
+        else partial(client.submit, item)
+    )
+    try:
+        return ask()
     except ForebayError as error:
         failed: Future[Result] = Future()
         failed.set_exception(error)
         return failed
 
 
-def _outcome(request: Request, future: "Future[Result]") -> tuple[Request, Result | ForebayError]:
-    error = future.exception()
-    if error is None:
-        return request, future.result()
-    if isinstance(error, ForebayError):
-        return request, error
-    raise error
+def outcome(future: "Future[Result]") -> Result | ForebayError:
+    """Wait for a future's result or error.
+
+    Raises:
+        BaseException: what is no error of the client, as it is.
+    """
+    try:
+        return future.result()
+    except ForebayError as error:
+        return error

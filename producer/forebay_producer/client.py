@@ -1,39 +1,47 @@
 """Request and reply over Kafka: `submit` gives a future, `request` waits."""
 
-import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from forebay_producer.config import ClientSettings, load
-from forebay_producer.encode import Value, encode
+from forebay_producer.encode import Value, encode, request_id_of
 from forebay_producer.errors import (
+    BadRequest,
+    BadSettings,
     BrokerUnavailable,
     ClientClosed,
+    ClientQueueFull,
     ForebayError,
     NotDelivered,
-    QueueFull,
     ReplyTimeout,
     RequestFailed,
 )
-from forebay_schemas import Failure, Result, read_reply
+from forebay_producer.waiting import Question, Waiting, finish
+from forebay_schemas import Code, Failure, Result, read_reply
 from forebay_schemas import headers as names
 
 CONNECT_WITHIN_S: Final = 5.0
-NEW_PARTITIONS_EVERY_S: Final = 30.0
+FLUSH_WITHIN_S: Final = 10.0
+NEW_PARTITIONS_EVERY_S: Final = 5.0  # well below any sensible timeout: an answer may already wait there
 POLL_S: Final = 0.05
 
 _log = logging.getLogger("forebay_producer")
 _log.addHandler(logging.NullHandler())
+_librdkafka_log = logging.getLogger("forebay_producer.librdkafka")
+# One `kafka` setting serves both clients; librdkafka warns of every key that only the other one knows.
+_librdkafka_log.addFilter(lambda record: "CONFWARN" not in record.getMessage())
 
 
 class Client:
@@ -41,66 +49,60 @@ class Client:
 
     Several clients share one reply topic: each reads all its partitions from where they ended at `open`, without a
     consumer group, and picks its own answers by a correlation id that no other client has. An answer that comes twice
-    (delivery is at least once) counts once.
+    (delivery is at least once) counts once. Every request ends within its timeout.
 
         with Client(kafka={"bootstrap.servers": "localhost:9092"}) as client:
             print(client.request("What a lovely day").outputs)
 
     Args:
         settings: made by `load`; or give its fields as keyword arguments.
+        config: a YAML file of settings, under the keyword arguments and the environment.
+    Raises:
+        BadSettings: a setting is unknown or not allowed. Nothing is connected before `open`.
     """
 
     def __init__(self, settings: ClientSettings | None = None, *, config: Path | None = None, **fields: Any) -> None:
+        if settings is not None and (config is not None or fields):
+            raise BadSettings("give settings, or config and fields, not both")
         self._settings = settings or load(config, **fields)
         self._prefix = uuid.uuid4().bytes[:8]
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._waiting: dict[bytes, tuple[str, Future[Result]]] = {}
-        self._deadlines: list[tuple[float, bytes, float]] = []
-        self._undelivered: list[tuple[bytes, str]] = []
-        self._closing = threading.Event()
+        self._waiting = Waiting(self._settings.max_in_flight)
+        self._undelivered: SimpleQueue[tuple[bytes, str]] = SimpleQueue()  # filled by delivery reports
+        self._closing = threading.Lock()
+        self._closed = False
+        self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
         self._producer: Any = None
-        self._consumer: Any = None
+        self._consumer: Any = None  # handed to the reply thread, its sole owner, which closes it
         self._partitions: set[int] = set()
+        self._trouble = ""
+
+    # ---- lifetime
 
     def open(self) -> None:
-        """Connect, and find where the reply topic ends, so that no answer can be missed.
+        """Connect, and find where the reply topic ends, so that no answer can be missed. Open already: no effect.
 
         Raises:
-            BrokerUnavailable: no broker answers within 5 s, or one of the topics does not exist.
+            BrokerUnavailable: no broker answers within 5 s, or one of the topics cannot be read. May be tried again.
+            BadSettings: librdkafka does not take a `kafka` setting.
+            ClientClosed: it was closed; make a new one.
         """
-        kafka = {"log_level": 4, **self._settings.kafka}
-        self._consumer = Consumer(
-            {
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 100,
-                # assign() needs a name, but no group is joined and nothing is committed.
-                "group.id": f"forebay-client-{self._prefix.hex()}",
-                **kafka,
-            },
-            logger=_log,
-        )
-        self._partitions = set()
+        if self._closed:
+            raise ClientClosed("the client was closed; make a new one")
+        if self._producer is not None:
+            return
+        self._consumer = _made(Consumer, self._consumer_settings())
         try:
-            self._find_topic(self._settings.requests)
-            self._follow_partitions(from_end=True)
+            deadline = time.monotonic() + CONNECT_WITHIN_S
+            self._find_topic(self._settings.requests, deadline)
+            self._follow_partitions(deadline, from_end=True)
+            producer = _made(Producer, self._producer_settings())
         except BaseException:
             self._consumer.close()
+            self._partitions = set()
             raise
-        self._producer = Producer(
-            {
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 2,
-                "delivery.timeout.ms": 30_000,
-                "partitioner": "murmur2_random",
-                **kafka,
-            },
-            logger=_log,
-        )
+        self._producer = producer
         self._threads = [
             threading.Thread(target=self._read_replies, name="forebay-replies", daemon=True),
             threading.Thread(target=self._serve_producer, name="forebay-producer", daemon=True),
@@ -109,18 +111,22 @@ class Client:
             thread.start()
 
     def close(self) -> None:
-        """Send what is queued, and end; answers still missing fail with `ClientClosed`. Again has no effect."""
-        if self._closing.is_set() or self._producer is None:
+        """Send what is queued, at most 10 s, and end. Answers still missing fail with `ClientClosed`. Again: no effect.
+
+        Collect the futures first if you want their answers.
+        """
+        with self._closing:
+            was_closed, self._closed = self._closed, True
+        self._waiting.close()  # from here on no request is taken
+        if was_closed or self._producer is None:
             return
-        self._producer.flush(10)
-        self._closing.set()
+        self._producer.flush(FLUSH_WITHIN_S)
+        self._ending.set()
         for thread in self._threads:
-            thread.join()
-        self._consumer.close()
-        with self._lock:
-            left, self._waiting = list(self._waiting.values()), {}
-        for id_, future in left:
-            _fail(future, ClientClosed(f"the client was closed before {id_} was answered"))
+            if thread is not threading.current_thread():  # closed by a future's callback
+                thread.join()
+        for question in self._waiting.rest():
+            finish(question, ClientClosed(f"the client was closed before {question.request_id} was answered"))
 
     def __enter__(self) -> Self:
         self.open()
@@ -130,6 +136,8 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    # ---- asking
 
     def submit(
         self,
@@ -141,182 +149,232 @@ class Client:
         parameters: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        content_type: str | None = None,
         timeout_s: float | None = None,
     ) -> "Future[Result]":
         """Send one request.
 
         Args:
             value: a text (`str`), an encoded image (`bytes`), a JSON body (mapping), or several rows (sequence).
-            request_id: 1 to 256 bytes of printable UTF-8; one of its own by default. Comes back as the reply's id.
+            request_id: 1 to 256 bytes of printable UTF-8; else the `id` of a JSON body, else one of its own. It is the
+                reply's key and id. Two requests may have the same one; each gets an answer.
             key: the record's key, for your own partitioning.
             deadline_s: Unix time after which the worker shall not run it any more.
+            headers: further ones; those of the contract that the client sets itself win.
+            content_type: of a `str` or `bytes` that is to travel as it is; guessed for images otherwise.
             timeout_s: how long to wait for the answer; the settings' `timeout_s` by default.
         Returns:
             A future of the `Result`; it fails with `RequestFailed`, `ReplyTimeout`, `NotDelivered` or
-            `ClientClosed`. Its callbacks run on a thread of the client and must not block.
+            `ClientClosed`. Its callbacks run on a thread of the client and must not block. Cancelling it
+            forgets the request; a worker may still run it.
         Raises:
-            QueueFull: the client's queue stayed full for the whole timeout.
+            BadRequest: the value or an option cannot be sent.
+            ClientQueueFull: `max_in_flight` requests stayed unanswered for the whole timeout. Blocks that long at most.
+            NotDelivered: the client refuses it, as when it is larger than `message.max.bytes`.
             ClientClosed: it is not open.
-            TypeError: the value cannot be sent.
         """
-        if self._producer is None or self._closing.is_set():
+        if self._producer is None:
             raise ClientClosed("the client is not open; use it in a with statement")
-        body, content_type = encode(value, parameters)
-        timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
-        correlation = self._prefix + next(self._numbers).to_bytes(8)
-        id_ = request_id or correlation.hex()
+        body, content_type = encode(value, parameters, content_type)
+        question = self._question(request_id_of(value, request_id), timeout_s)
         wire: dict[str, str | bytes] = {
             **(headers or {}),
-            names.REQUEST_ID: id_,
-            names.CORRELATION_ID: correlation,
+            names.REQUEST_ID: question.request_id,
+            names.CORRELATION_ID: question.correlation,
             names.CONTENT_TYPE: content_type,
             names.REPLY_TOPIC: self._settings.replies,
         }
         if model is not None:
             wire[names.MODEL] = model
         if deadline_s is not None:
-            wire[names.DEADLINE_MS] = str(round(deadline_s * 1000))
-        future: Future[Result] = Future()
-        deadline = time.monotonic() + timeout_s
-        with self._lock:
-            self._waiting[correlation] = id_, future
-            heapq.heappush(self._deadlines, (deadline, correlation, timeout_s))
+            wire[names.DEADLINE_MS] = _deadline_ms(deadline_s)
+        self._waiting.add(question, patient=self._may_block())
         try:
-            self._produce(body, key, wire, correlation, deadline)
+            self._produce(body, key, wire, question)
         except BaseException:
-            self._forget(correlation)
+            self._waiting.take(question.correlation)
             raise
-        return future
+        return question.future
 
     def request(self, value: Value, **options: Any) -> Result:
         """Send one request and wait for its answer; arguments as `submit`.
 
         Raises:
-            RequestFailed, ReplyTimeout, NotDelivered, QueueFull, ClientClosed, TypeError: as `submit`.
+            RequestFailed, ReplyTimeout, NotDelivered, BadRequest, ClientQueueFull, ClientClosed: as `submit`.
         """
         return self.submit(value, **options).result()
 
     # ---- sending
 
-    def _produce(
-        self, body: bytes, key: str | bytes | None, wire: Mapping[str, Any], correlation: bytes, deadline: float
-    ) -> None:
-        def report(error: Any, _: Any) -> None:
-            if error is not None:
-                self._undelivered.append((correlation, error.str()))  # acted on outside the client's callback
+    def _question(self, request_id: str | None, timeout_s: float | None) -> Question:
+        timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
+        if not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise BadRequest(f"timeout_s={timeout_s!r}: allowed are seconds above 0; nothing waits for ever")
+        correlation = self._prefix + next(self._numbers).to_bytes(8)
+        return Question(correlation, request_id or correlation.hex(), timeout_s, time.monotonic() + timeout_s)
 
+    def _may_block(self) -> bool:
+        """Not on our own threads, as in a future's callback: they are the ones that make room."""
+        return threading.current_thread() not in self._threads
+
+    def _produce(self, body: bytes, key: str | bytes | None, wire: Mapping[str, Any], question: Question) -> None:
+        def report(error: KafkaError | None, _: Message) -> None:
+            if error is None:
+                question.confirmed = True
+            else:
+                self._undelivered.put((question.correlation, error.str()))  # acted on outside the callback
+
+        headers = list(wire.items())
         while True:
             try:
                 self._producer.produce(
-                    self._settings.requests, value=body, key=key, headers=list(wire.items()), on_delivery=report
+                    self._settings.requests, value=body, key=key, headers=headers, on_delivery=report
                 )
             except BufferError:
-                if time.monotonic() >= deadline:
-                    raise QueueFull("the client's queue stayed full; send slower, or wait for answers") from None
-                self._closing.wait(0.01)  # the producer's thread empties it
+                if time.monotonic() >= question.deadline or not self._may_block():
+                    raise ClientQueueFull("librdkafka's queue is full; is the broker reachable? Send slower") from None
+                if self._ending.wait(0.01):  # the producer's thread empties it
+                    raise ClientClosed("the client was closed meanwhile") from None
             except KafkaException as error:
                 raise NotDelivered(f"{self._settings.requests}: {error.args[0].str()}") from error
+            except (TypeError, ValueError) as error:  # ValueError: half a surrogate pair in a key or header
+                raise BadRequest(f"key or headers: {error}") from None
             else:
                 return
 
     def _serve_producer(self) -> None:
-        while not self._closing.is_set():
+        while not self._ending.is_set():
             self._producer.poll(POLL_S)
-            if self._undelivered:
-                failed, self._undelivered = self._undelivered, []
-                for correlation, text in failed:
-                    self._finish(correlation, NotDelivered(f"the broker did not confirm the request: {text}"))
+            while not self._undelivered.empty():
+                correlation, text = self._undelivered.get()
+                if question := self._waiting.take(correlation):
+                    finish(question, NotDelivered(f"the broker did not confirm the request: {text}"))
+            for question in self._waiting.expired(time.monotonic()):
+                finish(question, _timed_out(question, self._settings.requests))
 
     # ---- answers; the consumer is touched on this thread only
 
     def _read_replies(self) -> None:
         look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
-        while not self._closing.is_set():
+        while not self._ending.is_set():
             try:
                 first = self._consumer.poll(POLL_S)
                 if first is not None:
                     for message in (first, *self._consumer.consume(500, 0)):
                         self._take(message)
                 if time.monotonic() >= look_again:
+                    self._follow_partitions(time.monotonic() + 1, from_end=False)
                     look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
-                    self._follow_partitions(from_end=False)
             except (KafkaException, BrokerUnavailable) as error:
-                _log.warning("reply topic: %s", error)
-            self._expire()
+                look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
+                _log.warning("reply topic %s: %s", self._settings.replies, error)
+        self._consumer.close()
 
     def _take(self, message: Message) -> None:
         if message.error() is not None:
-            _log.warning("reply topic: %s", message.error())
+            _log.warning("reply topic %s: %s", self._settings.replies, message.error())
             return
         try:
-            found = names.last_values(message.headers())
+            correlation = names.last_values(message.headers()).get(names.CORRELATION_ID, b"")
         except SystemError:  # a stranger's header name that is not UTF-8
             return
-        correlation = found.get(names.CORRELATION_ID, b"")
-        if not correlation.startswith(self._prefix):
+        # Most replies are other clients': they cost no JSON.
+        if not correlation.startswith(self._prefix) or (question := self._waiting.take(correlation)) is None:
             return
-        try:
-            reply = read_reply(message.key(), message.value(), message.headers())
-        except ValueError as error:
-            _log.warning("unreadable reply: %s", error)
-            return
-        self._finish(correlation, RequestFailed(reply) if isinstance(reply, Failure) else reply)
+        finish(question, _read(message, question))
 
-    def _expire(self) -> None:
-        now = time.monotonic()
-        late: list[tuple[bytes, float]] = []
-        with self._lock:
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, correlation, timeout_s = heapq.heappop(self._deadlines)
-                if correlation in self._waiting:
-                    late.append((correlation, timeout_s))
-        for correlation, timeout_s in late:
-            self._finish(correlation, ReplyTimeout(f"no answer within {timeout_s:g} s; is a worker running?"))
+    # ---- finding topics, on the thread that owns the consumer
 
-    def _finish(self, correlation: bytes, outcome: Result | ForebayError) -> None:
-        waiting = self._forget(correlation)
-        if waiting is None:  # answered before, or given up
-            return
-        _, future = waiting
-        if isinstance(outcome, ForebayError):
-            _fail(future, outcome)
-        else:
-            try:
-                future.set_result(outcome)
-            except InvalidStateError:  # cancelled in the meantime
-                return
-
-    def _forget(self, correlation: bytes) -> tuple[str, "Future[Result]"] | None:
-        with self._lock:
-            return self._waiting.pop(correlation, None)
-
-    def _find_topic(self, topic: str) -> list[int]:
+    def _find_topic(self, topic: str, deadline: float) -> list[int]:
         servers = self._settings.kafka.get("bootstrap.servers")
         try:
-            found = self._consumer.list_topics(topic, timeout=CONNECT_WITHIN_S).topics[topic]
+            found = self._consumer.list_topics(topic, timeout=_left(deadline)).topics[topic]
         except KafkaException as error:
+            self._consumer.poll(0)  # serves `_on_error`, which knows why
             raise BrokerUnavailable(
-                f"no Kafka broker answers at {servers} ({error.args[0].str()}); is it running at this address?"
+                f"no Kafka broker answers at {servers} ({self._trouble or error.args[0].str()}); is it running there? "
+                "Give its address as bootstrap.servers"
             ) from error
         if found.error is not None:
             raise BrokerUnavailable(f"topic {topic!r} is not there at {servers}: {found.error.str()}; create it first")
         return list(found.partitions)
 
-    def _follow_partitions(self, *, from_end: bool) -> None:
+    def _follow_partitions(self, deadline: float, *, from_end: bool) -> None:
         """Read partitions that are not read yet: from their end at first, from their beginning when added later."""
         topic = self._settings.replies
         fresh = []
-        for partition in self._find_topic(topic):
+        for partition in self._find_topic(topic, deadline):
             if partition not in self._partitions:
-                ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=CONNECT_WITHIN_S)
-                fresh.append(TopicPartition(topic, partition, ends[1] if from_end else ends[0]))
+                wanted = TopicPartition(topic, partition)
+                try:
+                    first, end = self._consumer.get_watermark_offsets(wanted, timeout=_left(deadline))
+                except KafkaException as error:
+                    raise BrokerUnavailable(f"{topic} [{partition}] cannot be read: {error.args[0].str()}") from error
+                fresh.append(TopicPartition(topic, partition, end if from_end else first))
         if fresh:
-            self._partitions |= {partition.partition for partition in fresh}
             self._consumer.incremental_assign(fresh)
+            self._partitions |= {partition.partition for partition in fresh}
+
+    # ---- settings of the two Kafka clients; what PROMISED names stands last
+
+    def _consumer_settings(self) -> dict[str, Any]:
+        return {
+            "log_level": 4,
+            "fetch.wait.max.ms": 100,
+            **self._settings.kafka,
+            "enable.auto.commit": False,
+            # Should the log be cut under us: answers read twice count once, answers jumped over would be missed.
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "group.id": f"forebay-client-{self._prefix.hex()}",  # the client wants one; no group is joined
+            "error_cb": self._on_error,
+        }
+
+    def _producer_settings(self) -> dict[str, Any]:
+        return {
+            "log_level": 4,
+            "linger.ms": 2,
+            # Before the answer's timeout, so that the caller learns which of the two ways was blocked.
+            "delivery.timeout.ms": round(1000 * min(30.0, max(1.0, 0.8 * self._settings.timeout_s))),
+            "partitioner": "murmur2_random",
+            **self._settings.kafka,
+            "enable.idempotence": True,
+            "acks": "all",
+        }
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # that one does not say why
+            self._trouble = error.str()
 
 
-def _fail(future: "Future[Result]", error: ForebayError) -> None:
+def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
     try:
-        future.set_exception(error)
-    except InvalidStateError:  # cancelled in the meantime
-        return
+        return kind(dict(settings), logger=_librdkafka_log)
+    except KafkaException as error:
+        raise BadSettings(f"kafka: {error.args[0].str()}") from None
+    except (TypeError, ValueError) as error:
+        raise BadSettings(f"kafka: {error}") from None
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def _deadline_ms(deadline_s: float) -> str:
+    if not (math.isfinite(deadline_s) and 0 <= deadline_s < 1e14):
+        raise BadRequest(f"deadline_s={deadline_s!r}: expected a Unix time in seconds")
+    return str(round(deadline_s * 1000))
+
+
+def _timed_out(question: Question, topic: str) -> ReplyTimeout:
+    if question.confirmed:
+        return ReplyTimeout(f"no answer within {question.timeout_s:g} s; does a worker read {topic!r}?")
+    return ReplyTimeout(f"no answer within {question.timeout_s:g} s; the broker has not confirmed the request either")
+
+
+def _read(message: Message, question: Question) -> Result | ForebayError:
+    try:
+        reply = read_reply(message.key(), message.value(), message.headers())
+    except ValueError as error:
+        return RequestFailed(Failure(question.request_id, Code.INTERNAL, str(error)))
+    return RequestFailed(reply) if isinstance(reply, Failure) else reply

@@ -1,11 +1,16 @@
-"""A client's settings: keyword arguments over environment variables (`FOREBAY_…`) over a YAML file."""
+"""A client's settings: keyword arguments over environment variables (`FOREBAY_…`) over a YAML file.
+
+A worker's variables share the prefix, so names that are no setting of the client are left alone in the environment,
+and refused everywhere else.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,46 +21,84 @@ from pydantic_settings import (
 
 from forebay_producer.errors import BadSettings
 
-_REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+Kafka = dict[str, str | int | float | bool]
+
+_ALL: Final = ("all", "-1")
+_SENT: Final = "a request counts as sent only when all in-sync replicas have it"
+_NO_GROUP: Final = "a client reads all partitions of the reply topic and joins no group"
+_BOUNDED: Final = "0 would wait for ever"
+
+PROMISED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
     {
-        "acks": "a request counts as sent only when all in-sync replicas have it",
-        "enable.idempotence": "requests must not be repeated by the client's own retries",
-        "group.id": "a client reads all partitions of the reply topic and joins no group",
-        "enable.auto.commit": "a client commits nothing",
-        "transactional.id": "the client does not send in transactions",
+        "acks": (_ALL, _SENT),
+        "request.required.acks": (_ALL, _SENT),  # librdkafka's other name for it
+        "enable.idempotence": (("true",), "requests must not be repeated by the client's own retries"),
+        "transactional.id": ((), "the client does not send in transactions"),
+        "group.id": ((), _NO_GROUP),
+        "group.instance.id": ((), _NO_GROUP),
+        "enable.auto.commit": (("false",), "a client commits nothing"),
+        "auto.offset.reset": (("earliest",), "an answer must not be jumped over when the log is truncated"),
+        "isolation.level": (("read_committed",), "what a worker took back is no answer"),
+        "enable.partition.eof": (("false",), "the end of a partition is no error"),
     }
 )
+"""Keys that would break a promise: the values that keep it, and why."""
 
 
-def _kafka(value: Any) -> Any:
+def _flatten(value: Any) -> Any:
+    """Accept `bootstrap.servers`, `bootstrap_servers` (from the environment) and nested mappings alike.
+
+    Environment variables cannot have dots in their names, and no key of librdkafka has an underscore.
+    """
     if not isinstance(value, Mapping):
         return value
-    # Environment variables cannot have dots in their names, and no key of librdkafka has an underscore.
-    flat = {str(key).replace("_", ".").lower(): entry for key, entry in value.items()}
-    for key, reason in _REFUSED.items():
-        if key in flat:
-            raise ValueError(f"{key} may not be set: {reason}")
-    return {"bootstrap.servers": "localhost:9092", **flat}
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        name = str(key).replace("_", ".").lower()
+        if isinstance(entry, Mapping):
+            flat.update({f"{name}.{rest}": nested for rest, nested in _flatten(entry).items()})
+        else:
+            flat[name] = entry
+    return flat
+
+
+def _keep_promises(kafka: Kafka) -> Kafka:
+    for key, (allowed, reason) in PROMISED.items():
+        if key in kafka and str(kafka[key]).lower() not in allowed:
+            told = f"allowed is {' or '.join(allowed)}" if allowed else "it may not be set"
+            raise ValueError(f"{key}={kafka[key]!r}: {told}; {reason}")
+    for key in ("delivery.timeout.ms", "message.timeout.ms"):
+        if str(kafka.get(key, "")).strip() == "0":
+            raise ValueError(f"{key}={kafka[key]!r}: allowed is 1 or more; {_BOUNDED}")
+    return {"bootstrap.servers": "localhost:9092", **kafka}
 
 
 class ClientSettings(BaseSettings):
     """Everything a client needs to know; frozen, unknown keys refused."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="FOREBAY_CLIENT_", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="FOREBAY_", env_nested_delimiter="__")
     _file: ClassVar[Path | None] = None
 
     kafka: Annotated[
-        dict[str, str | int | float | bool],
-        BeforeValidator(_kafka),
-        Field(description="Passed to librdkafka as it is."),
+        Kafka,
+        BeforeValidator(_flatten),
+        AfterValidator(_keep_promises),
+        Field(
+            repr=False,  # it may hold a password
+            description="Passed to librdkafka as it is: bootstrap.servers (default localhost:9092), security, …",
+        ),
     ] = {"bootstrap.servers": "localhost:9092"}
-    requests: Annotated[str, Field(description="Topic that requests go to.")] = "inference.requests"
-    replies: Annotated[str, Field(description="Topic that answers come on; shared by many clients.")] = (
+    requests: Annotated[str, Field(min_length=1, description="Topic that requests go to.")] = "inference.requests"
+    replies: Annotated[str, Field(min_length=1, description="Topic that answers come on; shared by many clients.")] = (
         "inference.replies"
     )
-    timeout_s: Annotated[float, Field(gt=0, description="Default time to wait for an answer.")] = 30.0
+    timeout_s: Annotated[
+        float, Field(gt=0, le=86_400, description="Seconds to wait for an answer when the request names no other time.")
+    ] = 30.0
+    max_in_flight: Annotated[
+        int,
+        Field(ge=1, description="Most requests unanswered at a time; the next one waits. Lower: less memory."),
+    ] = 100_000
 
     @classmethod
     def settings_customise_sources(
@@ -68,8 +111,25 @@ class ClientSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments (init) over the environment over the file."""
         del dotenv_settings, file_secret_settings
-        sources = (init_settings, env_settings)
-        return sources if cls._file is None else (*sources, YamlConfigSettingsSource(settings_cls, cls._file))
+        sources = [init_settings, env_settings]
+        if cls._file is not None:
+            sources.append(YamlConfigSettingsSource(settings_cls, cls._file))
+        return tuple(_FlatKafka(settings_cls, source) for source in sources)
+
+
+class _FlatKafka(PydanticBaseSettingsSource):
+    """Another source, its kafka keys written one way, so that the sources merge key by key."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        found = self._source()
+        return {**found, "kafka": _flatten(found["kafka"])} if "kafka" in found else found
 
 
 def load(file: Path | None = None, **given: Any) -> ClientSettings:
@@ -84,14 +144,19 @@ def load(file: Path | None = None, **given: Any) -> ClientSettings:
     try:
         settings = loader(**given)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
-        raise BadSettings("; ".join(problems)) from None
+        raise BadSettings("; ".join(map(_told, error.errors()))) from None
     except SettingsError as error:
         raise BadSettings(f"the environment: {error}") from None
     except Exception as error:  # PyYAML's own tree of errors, seen only through pydantic-settings
         raise BadSettings(f"{file}: not readable as YAML: {error}") from error
     assert isinstance(settings, ClientSettings)
     return settings
+
+
+def _told(problem: Any) -> str:
+    """Key, value and what is allowed; values under `kafka` may be secrets and are told only by our own checks."""
+    where = ".".join(map(str, problem["loc"])) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such setting; there are {', '.join(ClientSettings.model_fields)}"
+    value = "" if where.startswith("kafka") else f"={problem['input']!r}"
+    return f"{where}{value}: {problem['msg'].removeprefix('Value error, ')}"

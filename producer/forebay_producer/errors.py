@@ -3,10 +3,11 @@
 ForebayError
   RequestFailed       the worker answered with an error; `code` says which
   ReplyTimeout        no answer in time; it may still come, and asking again is safe
-  NotDelivered        the broker did not confirm the request
-  QueueFull           the client's own queue stayed full: send slower, or raise queue.buffering.max.messages
+  NotDelivered        the broker did not confirm the request; asking again is safe
+  BadRequest          the value or an option cannot be sent; nothing was
+  ClientQueueFull     too many requests are unanswered; nothing was sent: send slower, or raise max_in_flight
+  ClientClosed        the client was closed before the answer came, or is not open
   BrokerUnavailable   no broker answers, or a topic is missing; nothing was sent
-  ClientClosed        the client was closed before the answer came
   BadSettings         a setting is unknown or not allowed
 """
 
@@ -14,15 +15,22 @@ from forebay_schemas import Code, Failure
 
 
 class ForebayError(Exception):
-    """Base of all errors of the client."""
+    """Base of all errors of the client.
+
+    Attributes:
+        request_id: of the request that failed; None where the error concerns no request that was sent.
+    """
+
+    request_id: str | None = None
 
 
 class RequestFailed(ForebayError):
-    """The worker answered with an error."""
+    """The worker answered with an error; `code` is one of a closed list and may be switched on."""
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(f"{failure.code}: {failure.message}")
+        super().__init__(failure)
         self.failure = failure
+        self.request_id = failure.id
 
     @property
     def code(self) -> Code:
@@ -31,6 +39,9 @@ class RequestFailed(ForebayError):
     @property
     def message(self) -> str:
         return self.failure.message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 class ReplyTimeout(ForebayError, TimeoutError):
@@ -41,16 +52,20 @@ class NotDelivered(ForebayError):
     """The broker did not confirm the request; whether a worker sees it is unknown."""
 
 
-class QueueFull(ForebayError):
-    """The client's own queue stayed full for the whole timeout; nothing was sent."""
+class BadRequest(ForebayError, ValueError):
+    """The value or an option of the request cannot be sent; the message names it and what is allowed."""
 
 
-class BrokerUnavailable(ForebayError):
-    """No broker answers at the address, or a topic does not exist there."""
+class ClientQueueFull(ForebayError):
+    """There was no room for the request for its whole timeout; nothing was sent."""
 
 
 class ClientClosed(ForebayError):
-    """The client is closed, or was closed before the answer came."""
+    """The client is not open, or was closed before the answer came."""
+
+
+class BrokerUnavailable(ForebayError):
+    """No broker answers at the address, or a topic cannot be read there."""
 
 
 class BadSettings(ForebayError):
