@@ -204,6 +204,11 @@ class Client:
         """
         return self.submit(value, **options).result()
 
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for an answer now."""
+        return len(self._waiting)
+
     # ---- sending
 
     def _question(self, request_id: str | None, timeout_s: float | None) -> Question:

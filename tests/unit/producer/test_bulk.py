@@ -1,0 +1,109 @@
+"""The window of a bulk, on a client that answers when the test says so."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from forebay_producer import BadRequest, Client, Request, RequestFailed, submit_all
+from forebay_schemas import Code, Failure, Model, Result
+
+
+class Scripted(Client):
+    """Answers nothing by itself; `at_once` answers in `submit`."""
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.at_once = at_once
+        self.futures: list[Future[Result]] = []
+        self.asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def submit(self, value: Any, **options: Any) -> Future[Result]:
+        if value == "bad":
+            raise BadRequest("no")
+        self.asked.append((value, options))
+        self.futures.append(Future())
+        if self.at_once:
+            self.answer(len(self.futures) - 1)
+        return self.futures[-1]
+
+    def answer(self, index: int) -> None:
+        self.futures[index].set_result(Result(str(index), Model("m"), [self.asked[index][0]]))
+
+
+def test_no_more_are_in_flight_than_asked_for() -> None:
+    client = Scripted()
+    most = 0
+
+    def items() -> Any:
+        nonlocal most
+        for number in range(10):
+            most = max(most, sum(not future.done() for future in client.futures))
+            if number == 2:  # two are out: the third is taken in only after an answer, given here
+                client.answer(0)
+                client.at_once = True
+            yield str(number)
+
+    outcomes = submit_all(client, items(), in_flight=2)
+    assert next(outcomes)[0] == "0"
+    client.answer(1)
+    assert {item for item, _ in outcomes} == {str(number) for number in range(1, 10)}
+    assert most <= 2
+
+
+def test_outcomes_come_in_the_order_of_the_answers_each_with_its_item() -> None:
+    client = Scripted()
+
+    def items() -> Any:
+        yield from ("a", "b", "c")
+        for index in (2, 0, 1):
+            client.answer(index)
+
+    outcomes = list(submit_all(client, items(), in_flight=10))
+    assert [item for item, _ in outcomes] == ["c", "a", "b"]
+    assert all(isinstance(outcome, Result) and list(outcome.outputs) == [item] for item, outcome in outcomes)
+
+
+def test_errors_are_outcomes_and_do_not_end_the_others() -> None:
+    client = Scripted(at_once=True)
+    outcomes = dict(submit_all(client, ["good", "bad", "better"]))
+    assert isinstance(outcomes["bad"], BadRequest)
+    assert isinstance(outcomes["good"], Result)
+    assert isinstance(outcomes["better"], Result)
+
+
+def test_an_error_reply_is_an_outcome() -> None:
+    client = Scripted()
+
+    def items() -> Any:
+        yield "a"
+        client.futures[0].set_exception(RequestFailed(Failure("0", Code.EXPIRED, "too late")))
+
+    [(_, outcome)] = submit_all(client, items())
+    assert isinstance(outcome, RequestFailed)
+    assert outcome.code is Code.EXPIRED
+
+
+def test_a_request_brings_its_options_and_comes_back_as_it_is() -> None:
+    client = Scripted(at_once=True)
+    request = Request("text", "file:1", {"request_id": "mine"})
+    [(item, _)] = submit_all(client, [request])
+    assert item is request
+    assert client.asked == [("text", {"request_id": "mine"})]
+
+
+def test_ending_early_cancels_what_is_unanswered() -> None:
+    client = Scripted()
+
+    def items() -> Any:
+        yield from ("a", "b", "c")
+        client.answer(0)
+
+    outcomes = submit_all(client, items())
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert [future.cancelled() for future in client.futures] == [False, True, True]
+
+
+def test_a_window_without_room_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="in_flight=0"):
+        submit_all(Scripted(), ["a"], in_flight=0)
