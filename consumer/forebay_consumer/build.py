@@ -113,11 +113,9 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
             for number, (device, model) in enumerate(models)
         ],
         feed,
-        lambda: (
-            warmup_rows(settings.model.warmup, models[0][1]),
-            [min(size, largest) for size in settings.model.warmup.batch_sizes],
-            settings.model.warmup.count,
-        ),
+        lambda model: warmup_rows(settings.model.warmup, model),
+        [min(size, largest) for size in settings.model.warmup.batch_sizes],
+        settings.model.warmup.count,
         metrics,
         failure,
     )

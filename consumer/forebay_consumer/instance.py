@@ -56,14 +56,17 @@ class Instance:
         self._metrics.loads.inc()
         self._log.info("model loaded", action="model_loaded", seconds=round(self._clock() - started, 3))
 
-    def warm_up(self, samples: Sequence[Any], batch_sizes: Sequence[int], count: int) -> None:
+    def warm_up(self, samples: Callable[[Model], Sequence[Any]], batch_sizes: Sequence[int], count: int) -> None:
         """Run every sample at every batch size, `count` times, before the first request.
 
+        Args:
+            samples: the rows for this instance's own model, which is loaded by now.
         Raises:
             ModelUnavailable: a sample could not be run, so requests could not either.
         """
         started = self._clock()
-        for sample in samples if count else ():
+        rows = samples(self._model) if count else ()
+        for sample in rows:
             for size in batch_sizes:
                 try:
                     prepared = self._model.preprocess([sample] * size, {})
@@ -74,7 +77,7 @@ class Instance:
                         self._metrics.warmups.inc()
                 except Exception as error:
                     raise ModelUnavailable(f"the warm-up failed on {self._device}: {error}") from error
-        self._log.info("warm", action="warmed_up", samples=len(samples), seconds=round(self._clock() - started, 3))
+        self._log.info("warm", action="warmed_up", samples=len(rows), seconds=round(self._clock() - started, 3))
 
     def serve(self) -> None:
         """Run batches until the feed closes."""
@@ -159,13 +162,17 @@ class Instances:
         self,
         instances: Sequence[Instance],
         feed: Feed,
-        warmup: Callable[[], tuple[Sequence[Any], Sequence[int], int]],
+        samples: Callable[[Model], Sequence[Any]],
+        batch_sizes: Sequence[int],
+        warmup_count: int,
         metrics: Metrics,
         failure: Failure,
     ) -> None:
         self._instances = instances
         self._feed = feed
-        self._warmup = warmup
+        self._samples = samples
+        self._batch_sizes = batch_sizes
+        self._warmup_count = warmup_count
         self._metrics = metrics
         self._failure = failure
         self._ready = threading.Semaphore(0)
@@ -205,7 +212,7 @@ class Instances:
     def _life(self, instance: Instance) -> Callable[[], None]:
         def live() -> None:
             instance.load()
-            instance.warm_up(*self._warmup())
+            instance.warm_up(self._samples, self._batch_sizes, self._warmup_count)
             self._metrics.instances.inc()
             self._ready.release()
             instance.serve()

@@ -227,6 +227,15 @@ def test_002_8_every_instance_is_warmed_up_with_every_sample_before_the_group_is
     assert sorted(line["rows"] for line in worker.passes()) == [1] * 6 + [4] * 6
 
 
+def test_every_instance_is_warmed_up_with_the_samples_of_its_own_loaded_model(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    model = {"instance_group": [{"count": 3, "devices": ["cpu"]}], "options": {"load_s": 0.5}}
+    with WorkerProcess(tmp_path, pipeline.settings(model=model)) as worker:
+        worker.wait_serving()
+        assert [line["samples"] for line in worker.lines("warmed_up")] == [1, 1, 1]
+
+
 def test_a_sample_that_fails_in_the_warm_up_ends_the_worker_before_it_joins(pipeline: Pipeline, tmp_path: Path) -> None:
     model = {"warmup": {"samples": [{"raise": True}]}}
     with WorkerProcess(tmp_path, pipeline.settings(model=model)) as worker:

@@ -75,7 +75,7 @@ class Scripted(Model):
         return [{"text": row, "digest": digest(row), **parameters} for row in output]
 
     def samples(self) -> Sequence[Any]:
-        return ("warm-up",)
+        return ("warm-up",) if self._device else ()  # as a real model, it has none before it is loaded
 
     def _note(self, line: dict[str, Any]) -> None:
         if self._journal is not None:
