@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,12 +17,14 @@ import pytest
 import yaml
 
 from forebay_consumer.config import WorkerSettings, load
+from forebay_producer.config import load as client_settings
 
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
 KUBERNETES = "1.31"
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+needs_uv = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 
 
 def rendered(folder: str) -> list[dict[str, Any]]:
@@ -32,6 +37,19 @@ def rendered(folder: str) -> list[dict[str, Any]]:
 def of_kind(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     (found,) = [resource for resource in resources if resource["kind"] == kind]
     return found
+
+
+def images_of(dockerfile: str) -> list[str]:
+    """What its FROM lines name, arguments filled in."""
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)", dockerfile, re.MULTILINE))
+    named = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    return [re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], image) for image in named]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FOREBAY_")]:
+        monkeypatch.delenv(name)
 
 
 def settings_of(text: str, folder: Path) -> WorkerSettings:
@@ -82,6 +100,44 @@ def test_a_misspelt_compose_key_is_caught() -> None:
         check_compose(wrong)
 
 
+def test_every_image_is_pinned() -> None:
+    images = [service["image"] for service in compose()["services"].values()]
+    images += images_of((ROOT / "consumer/Dockerfile").read_text())
+    for image in images:
+        _, _, tag = image.rpartition(":")
+        assert re.match(r"\d+\.\d+", tag), image
+
+
+def test_the_brokers_data_are_on_the_volume_that_is_kept() -> None:
+    file = compose()
+    broker = file["services"]["kafka"]
+    (mounted,) = broker["volumes"]
+    volume, target = mounted.split(":")
+    assert volume in file["volumes"]
+    assert broker["environment"]["KAFKA_LOG_DIRS"] == target
+
+
+def test_each_side_reaches_the_broker_by_its_own_listener(tmp_path: Path) -> None:
+    file = compose()
+    broker = file["services"]["kafka"]
+    told = dict(entry.split("://") for entry in broker["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(","))
+    settings = settings_of(file["configs"]["worker"]["content"], tmp_path)
+    assert told["INTERNAL"] == settings.kafka["bootstrap.servers"]
+    assert f"--bootstrap-server {told['INTERNAL']}" in file["services"]["topics"]["command"][0]
+    assert told["HOST"] == client_settings(None).kafka["bootstrap.servers"]
+    # Published on this machine alone: no listener asks for a password.
+    for service in file["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+
+
+def test_composes_services_start_in_order() -> None:
+    services = compose()["services"]
+    assert "healthcheck" in services["kafka"]
+    assert services["topics"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+    assert services["topics"]["restart"] == "no"
+    assert services["worker"]["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
+
+
 def test_composes_worker_configuration_loads_and_agrees_with_the_topics(tmp_path: Path) -> None:
     file = compose()
     settings = settings_of(file["configs"]["worker"]["content"], tmp_path)
@@ -89,7 +145,12 @@ def test_composes_worker_configuration_loads_and_agrees_with_the_topics(tmp_path
     for topic in (*settings.topics.requests, *settings.topics.replies, settings.topics.dead_letters):
         assert f"{topic}:" in made
     worker = file["services"]["worker"]
-    assert int(worker["stop_grace_period"].removesuffix("s")) * 1000 > settings.limits.shutdown_ms
+    grace_ms = int(worker["stop_grace_period"].removesuffix("s")) * 1000
+    assert grace_ms > settings.limits.shutdown_ms + settings.delivery.drain_ms
+    (models,) = worker["volumes"]
+    assert models.endswith(":/models:ro")
+    assert settings.model.path is not None
+    assert settings.model.path.startswith("/models/")
     assert f":{settings.metrics.port}/readyz" in worker["healthcheck"]["test"][-1]
     target = worker["configs"][0]["target"]
     assert target in (ROOT / "consumer/Dockerfile").read_text()
@@ -102,6 +163,29 @@ def test_the_build_context_holds_all_that_the_image_copies() -> None:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), source
                 assert any(source == entry or source.startswith(f"{entry}/") for entry in allowed), source
+
+
+@needs_uv
+def test_uv_can_install_what_the_image_asks_for(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "consumer/Dockerfile").read_text()
+    commands = [shlex.split(line) for line in dockerfile.splitlines() if line.lstrip().startswith("uv sync ")]
+    assert commands
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "venv")}
+    for command in commands:
+        told = subprocess.run(
+            [*command, "--dry-run", "--offline"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert told.returncode == 0, told.stderr
+        names = set(re.findall(r"^ \+ ([\w.-]+)==", told.stderr, re.MULTILINE))
+        assert {"torch", "transformers", "confluent-kafka"} <= names
+        assert not {"pytest", "mypy", "ruff"} & names
+
+
+def test_the_worker_is_process_1_and_not_root() -> None:
+    lines = (ROOT / "consumer/Dockerfile").read_text().splitlines()
+    (entrypoint,) = [line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT")]
+    assert json.loads(entrypoint)[:2] == ["forebay-consumer", "run"]
+    assert "USER 65532:65532" in lines
 
 
 @needs_kubectl
@@ -125,22 +209,47 @@ def test_a_misspelt_field_of_the_deployment_is_caught() -> None:
         kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
 
 
-MUTATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "a misspelt parameter": lambda spec: spec["triggers"][0]["metadata"].update(lagTreshold="5"),
-    "a parameter that is no string": lambda spec: spec["triggers"][0]["metadata"].update(lagThreshold=5),
-    "a count that is a string": lambda spec: spec.update(minReplicaCount="1"),
-    "an unknown field": lambda spec: spec.update(maxReplicas=4),
-}
+def _misspell(spec: dict[str, Any]) -> None:
+    parameters = spec["triggers"][0]["metadata"]
+    parameters["lagTreshold"] = parameters.pop("lagThreshold")
 
 
 @needs_kubectl
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_wrong_scaled_object_is_caught(mutation: str) -> None:
+@pytest.mark.parametrize(
+    ("mutate", "error", "says"),
+    [
+        pytest.param(_misspell, AssertionError, "lagTreshold", id="a misspelt parameter"),
+        pytest.param(
+            lambda spec: spec["triggers"][0]["metadata"].update(lagThreshold=5),
+            jsonschema.ValidationError,
+            "5 is not of type 'string'",
+            id="a parameter that is no string",
+        ),
+        pytest.param(
+            lambda spec: spec.update(minReplicaCount="1"),
+            jsonschema.ValidationError,
+            "'1' is not of type 'integer'",
+            id="a count that is a string",
+        ),
+        pytest.param(
+            lambda spec: spec.update(maxReplicas=4), jsonschema.ValidationError, "maxReplicas", id="an unknown field"
+        ),
+        pytest.param(
+            lambda spec: spec.pop("triggers"),
+            jsonschema.ValidationError,
+            "'triggers' is a required property",
+            id="no trigger",
+        ),
+    ],
+)
+def test_a_wrong_scaled_object_is_caught(
+    mutate: Callable[[dict[str, Any]], object], error: type[Exception], says: str
+) -> None:
     resource = of_kind(rendered("overlays/keda"), "ScaledObject")
     check_scaled_object(resource)
     wrong = copy.deepcopy(resource)
-    MUTATIONS[mutation](wrong["spec"])
-    with pytest.raises((jsonschema.ValidationError, AssertionError)):
+    mutate(wrong["spec"])
+    with pytest.raises(error, match=re.escape(says)):
         check_scaled_object(wrong)
 
 
@@ -161,9 +270,34 @@ def test_scaler_deployment_and_worker_agree(tmp_path: Path) -> None:
     grace_ms = pod["terminationGracePeriodSeconds"] * 1000
     assert grace_ms > settings.limits.shutdown_ms + settings.delivery.drain_ms
     (container,) = pod["containers"]
-    assert container["ports"][0]["containerPort"] == settings.metrics.port
-    probes = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert probes == {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    (port,) = container["ports"]
+    assert port["containerPort"] == settings.metrics.port
+    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {probe["port"] for probe in probes.values()} == {port["name"]}
+    paths = {name: probe["path"] for name, probe in probes.items()}
+    assert paths == {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+
+
+@needs_kubectl
+def test_pods_run_with_the_least_that_they_need() -> None:
+    pod = of_kind(rendered("base"), "Deployment")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert writable == ["/tmp"]
+
+
+@needs_kubectl
+def test_applying_again_leaves_the_autoscalers_number_of_replicas() -> None:
+    assert "replicas" not in of_kind(rendered("overlays/keda"), "Deployment")["spec"]
 
 
 @needs_kubectl
