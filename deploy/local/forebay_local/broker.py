@@ -21,6 +21,7 @@ from forebay_local.java import BrokerError, find_java, kafka_jars
 
 READY_WITHIN_S: Final = 60.0
 STOP_WITHIN_S: Final = 20.0
+ATTEMPTS: Final = 3
 
 _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -46,6 +47,10 @@ _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 _UNDERTAKER: Final = 'read -r _; kill -9 "$1" 2>/dev/null; [ -z "$2" ] || rm -rf "$2"'
 
 
+class PortTaken(BrokerError):
+    """Another process listens on the port."""
+
+
 class Broker:
     """One broker. Cheap to make; `start` blocks until it answers. A context manager. Not thread-safe.
 
@@ -64,7 +69,9 @@ class Broker:
         settings: Mapping[str, str] | None = None,
         heap_mb: int = 512,
     ) -> None:
+        self._given_port = port
         self._port = port
+        self._known = False  # once it has answered, clients may know the port
         self._given_data = data
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
@@ -98,6 +105,21 @@ class Broker:
         Raises:
             BrokerError: it died or did not answer in time; the message ends with the end of its log.
         """
+        for attempt in range(ATTEMPTS):
+            try:
+                self._start()
+            except PortTaken:
+                # Between looking for a free port and binding it, another process may take it; a port that clients
+                # know already is worth waiting for, one that we chose is not worth keeping.
+                if self._given_port is not None or attempt == ATTEMPTS - 1:
+                    raise
+                if not self._known:
+                    self._port = None
+                self._controller_port = None
+            else:
+                return
+
+    def _start(self) -> None:
         self._port = self._port or _free_port()
         self._controller_port = self._controller_port or _free_port()
         if self._data is None:
@@ -119,25 +141,17 @@ class Broker:
                 start_new_session=True,
             )
             self._wait_ready()
+            self._known = True
         except BaseException:
-            self.stop()
+            self._end()
+            if not self._known:
+                self._discard()
             raise
 
     def stop(self) -> None:
         """End the process, by SIGTERM and then by force, and delete a temporary folder. Again has no effect."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        self._dismiss_undertaker()
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._data = None
+        self._end()
+        self._discard()
 
     def kill(self) -> None:
         """SIGKILL; the data stay, and `start` brings the same broker back."""
@@ -174,6 +188,23 @@ class Broker:
         self.stop()
 
     # ---- inside
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self._dismiss_undertaker()
+
+    def _discard(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._data = None
 
     @property
     def _log(self) -> Path:
@@ -227,7 +258,9 @@ class Broker:
         admin: Any = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0}, logger=_silent())
         while time.monotonic() < deadline:
             if (code := self._running().poll()) is not None:
-                raise BrokerError(f"the broker ended with code {code}; its log ends:\n{self._log_end()}")
+                end = self._log_end()
+                kind = PortTaken if "Address already in use" in end or "BindException" in end else BrokerError
+                raise kind(f"the broker on port {self._port} ended with code {code}; its log ends:\n{end}")
             try:
                 # Another broker may answer on a port that ours could not bind.
                 if admin.list_topics(timeout=0.5).cluster_id == self._cluster_id:

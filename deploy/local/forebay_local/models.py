@@ -38,6 +38,10 @@ def build(name: str) -> Path:
             made.mkdir()
             about = make(made)
             (made / ABOUT).write_text(json.dumps({"name": name, **about}))
+            for file in made.rglob("*"):
+                file.chmod(
+                    0o644 if file.is_file() else 0o755
+                )  # a container's user reads them too; weights come as 0600
             shutil.rmtree(folder, ignore_errors=True)
             made.replace(folder)
     return folder

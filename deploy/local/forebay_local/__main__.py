@@ -1,0 +1,3 @@
+from forebay_local.cli import app
+
+app()
