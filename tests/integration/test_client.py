@@ -407,6 +407,14 @@ def test_closing_sends_what_is_queued_first(place: Place) -> None:
     assert len(reader.messages) == 50
 
 
+def test_a_setting_for_one_of_the_two_kafka_clients_makes_no_noise(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with place.answering(), place.client(kafka={"compression.type": "lz4", "fetch.min.bytes": 1}) as client:
+        assert client.request("hello").outputs == ["hello"]
+    assert caplog.messages == []
+
+
 def test_no_thread_outlives_its_client(place: Place) -> None:
     before = set(threading.enumerate())
     with place.client():

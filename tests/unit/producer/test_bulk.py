@@ -1,6 +1,7 @@
 """The window of a bulk, on a client that answers when the test says so."""
 
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -30,24 +31,22 @@ class Scripted(Client):
         self.futures[index].set_result(Result(str(index), Model("m"), [self.asked[index][0]]))
 
 
-def test_no_more_are_in_flight_than_asked_for() -> None:
+@pytest.mark.parametrize("in_flight", [1, 2, 5])
+def test_no_more_are_in_flight_than_asked_for(in_flight: int, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Scripted()
-    most = 0
+    in_flight_then: list[int] = []
 
-    def items() -> Any:
-        nonlocal most
-        for number in range(10):
-            most = max(most, sum(not future.done() for future in client.futures))
-            if number == 2:  # two are out: the third is taken in only after an answer, given here
-                client.answer(0)
-                client.at_once = True
-            yield str(number)
+    class AnswersWhenWaitedFor(SimpleQueue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            open_ones = [index for index, future in enumerate(client.futures) if not future.done()]
+            in_flight_then.append(len(open_ones))
+            client.answer(open_ones[0])
+            return super().get(block, timeout)
 
-    outcomes = submit_all(client, items(), in_flight=2)
-    assert next(outcomes)[0] == "0"
-    client.answer(1)
-    assert {item for item, _ in outcomes} == {str(number) for number in range(1, 10)}
-    assert most <= 2
+    monkeypatch.setattr("forebay_producer.bulk.SimpleQueue", AnswersWhenWaitedFor)
+    texts = [str(number) for number in range(10)]
+    assert [item for item, _ in submit_all(client, texts, in_flight)] == texts
+    assert max(in_flight_then) == in_flight
 
 
 def test_outcomes_come_in_the_order_of_the_answers_each_with_its_item() -> None:
