@@ -109,8 +109,11 @@ class WorkerProcess:
 
     def wait_serving(self) -> Self:
         """Block until partitions are assigned."""
-        wait_until(lambda: self._check_alive() and self.lines("assigned"), f"{self.name} has partitions")
+        wait_until(lambda: self._check_alive() and self._has_partitions(), f"{self.name} has partitions")
         return self
+
+    def _has_partitions(self) -> bool:
+        return any(line["partitions"] for line in self.lines("assigned"))  # a first assignment may be of nothing
 
     def batches(self) -> list[int]:
         """Rows of every batch so far, in order."""
