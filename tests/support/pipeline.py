@@ -1,8 +1,9 @@
 """Requests in and replies out, with plain Kafka clients: what a user without our client sees."""
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ class Pipeline:
     replies: str = ""
     dead_letters: str = ""
     group: str = ""
+    _turns: Iterator[int] = field(default_factory=itertools.count, repr=False)
     _producer: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,13 @@ class Pipeline:
         headers: Mapping[str, bytes | str] | None = None,
         partition: int = -1,
     ) -> None:
-        """Queue one request; `flush` waits for the broker."""
+        """Queue one request; `flush` waits for the broker.
+
+        Without key and partition they go round: the client's own choice sticks to one partition for a while, and a
+        burst would be all on it.
+        """
+        if partition < 0 and key is None:
+            partition = next(self._turns) % self.partitions
         named = dict(headers or {})
         if id is not None:
             named["request-id"] = id

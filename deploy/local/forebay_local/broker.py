@@ -77,7 +77,7 @@ class Broker:
         self._heap_mb = heap_mb
         self._controller_port: int | None = None
         self._data: Path | None = None
-        self._cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        self._cluster_id = _new_cluster_id()
         self._process: subprocess.Popen[bytes] | None = None
         self._undertaker: subprocess.Popen[bytes] | None = None
 
@@ -271,6 +271,13 @@ class Broker:
 
     def _log_end(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _new_cluster_id() -> str:
+    """16 random bytes in URL-safe base64; never with a leading dash, which Kafka's tools read as an option."""
+    while (made := urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
 
 
 def _free_port() -> int:

@@ -1,106 +1,466 @@
-"""The worker's settings: what wins, what is refused, and what the refusal says."""
+"""What a worker may be told: file, environment and flags, and what each refusal says."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from forebay_consumer.config import REFUSED, WorkerSettings, load
+from forebay_consumer.config import WorkerSettings, load
 from forebay_consumer.errors import BadConfig
 
-BASE: dict[str, Any] = {
-    "kafka": {"bootstrap.servers": "file:9092", "group.id": "g"},
+KAFKA: Mapping[str, Any] = {"bootstrap.servers": "file:9092", "group.id": "group"}
+DOCUMENT: Mapping[str, Any] = {
+    "kafka": KAFKA,
     "topics": {"requests": ["requests"], "replies": ["replies"]},
-    "model": {"name": "m", "class": "a:B"},
+    "model": {"name": "shout", "class": "models:Shout"},
 }
 
 
-def loaded(folder: Path, *overrides: str, **parts: Any) -> WorkerSettings:
-    file = folder / "worker.yaml"
-    file.write_text(yaml.safe_dump({**BASE, **parts}))
-    return load(file, overrides)
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("FOREBAY_"):
+            monkeypatch.delenv(name)
 
 
-def refusal(folder: Path, *overrides: str, **parts: Any) -> str:
-    with pytest.raises(BadConfig) as raised:
-        loaded(folder, *overrides, **parts)
-    return str(raised.value)
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "worker.yaml"
 
 
-def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batching = {"linger_ms": 1, "max_batch_size": 2, "lookahead": 3}
-    monkeypatch.setenv("FOREBAY_BATCHING__MAX_BATCH_SIZE", "20")
-    monkeypatch.setenv("FOREBAY_BATCHING__LOOKAHEAD", "30")
-    made = loaded(tmp_path, "batching.lookahead=300", batching=batching).batching
-    assert (made.linger_ms, made.max_batch_size, made.lookahead) == (1, 20, 300)
+def read(file: Path, parts: Mapping[str, Any] | None = None, flags: Sequence[str] = ()) -> WorkerSettings:
+    file.write_text(yaml.safe_dump({**DOCUMENT, **(parts or {})}, sort_keys=False))
+    return load(file, flags)
 
 
-def test_kafka_keys_come_with_dots_or_underscores_and_the_flag_wins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FOREBAY_KAFKA__BOOTSTRAP_SERVERS", "environment:9092")
-    assert loaded(tmp_path).kafka["bootstrap.servers"] == "environment:9092"
-    assert loaded(tmp_path, "kafka.bootstrap.servers=flag:9092").kafka["bootstrap.servers"] == "flag:9092"
+def refusal(file: Path, parts: Mapping[str, Any] | None = None, flags: Sequence[str] = ()) -> str:
+    with pytest.raises(BadConfig) as caught:
+        read(file, parts, flags)
+    return str(caught.value)
 
 
-@pytest.mark.parametrize("key", REFUSED)
-def test_a_kafka_setting_that_would_break_a_promise_is_refused_with_its_reason(tmp_path: Path, key: str) -> None:
-    told = refusal(tmp_path, kafka={**BASE["kafka"], key: "x"})
-    assert key in told
-    assert REFUSED[key] in told
-
-
-@pytest.mark.parametrize("alias", ["max_batch_size", "batch_size"])
-def test_the_batch_size_has_the_fields_names(tmp_path: Path, alias: str) -> None:
-    assert loaded(tmp_path, batching={alias: 7}).batching.max_batch_size == 7
-
-
-@pytest.mark.parametrize("alias", ["linger_ms", "max_queue_delay_ms", "max_batch_delay"])
-def test_linger_has_the_fields_names(tmp_path: Path, alias: str) -> None:
-    assert loaded(tmp_path, batching={alias: 7}).batching.linger_ms == 7
+# --- where a value comes from ---
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("in_file", "environment", "flags", "expected"),
     [
-        pytest.param({"batching": {"linger": 5}}, ["batching.linger"], id="unknown key"),
-        pytest.param({"batching": {"max_batch_size": 0}}, ["batching.max_batch_size", "0", "1"], id="out of range"),
-        pytest.param({"delivery": {"start": "newest"}}, ["delivery.start", "newest", "earliest"], id="not allowed"),
+        pytest.param({}, {}, [], 32, id="none gives the default"),
+        pytest.param({"max_batch_size": 8}, {}, [], 8, id="the file over the default"),
+        pytest.param({"max_batch_size": 8}, {"MAX_BATCH_SIZE": "16"}, [], 16, id="the environment over the file"),
         pytest.param(
-            {"batching": {"max_batch_size": 8, "preferred_batch_sizes": [16]}},
-            ["preferred_batch_sizes", "16", "8"],
-            id="002.12 preferred above the maximum",
+            {}, {"MAX_BATCH_SIZE": "16"}, ["batching.max_batch_size=64"], 64, id="a flag over the environment"
         ),
-        pytest.param({"limits": {"max_in_flight": 5}}, ["max_in_flight=5", "max_batch_size=32"], id="no full batch"),
-        pytest.param({"kafka": {"group.id": "g"}}, ["bootstrap.servers"], id="no servers"),
-        pytest.param({"topics": {"requests": ["a"], "replies": ["^b"]}}, ["replies[0]"], id="pattern first"),
-        pytest.param({"topics": {"requests": ["a"], "replies": ["a"]}}, ["'a'", "request topic"], id="loop"),
-        pytest.param({"topics": {"requests": ["a"], "replies": ["b", "^."]}}, ["'^.'"], id="loop by pattern"),
-        pytest.param({"model": {"name": "m"}}, ["task", "class"], id="no model"),
-        pytest.param({"model": {"name": "m", "task": "fill-mask"}}, ["path"], id="no checkpoint"),
+        pytest.param({"max_batch_size": 8}, {}, ["batching.max_batch_size=64"], 64, id="a flag over the file"),
+        pytest.param({"max_batch_size": 8}, {"LOOKAHEAD": "2"}, ["batching.linger_ms=1"], 8, id="neighbours stay"),
     ],
 )
-def test_a_mistake_is_told_by_key_value_and_what_is_allowed(
-    tmp_path: Path, parts: dict[str, Any], words: list[str]
+def test_flags_beat_the_environment_which_beats_the_file(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_file: Mapping[str, int],
+    environment: Mapping[str, str],
+    flags: Sequence[str],
+    expected: int,
 ) -> None:
-    told = refusal(tmp_path, **parts)
-    assert all(word in told for word in words), told
+    for name, value in environment.items():
+        monkeypatch.setenv(f"FOREBAY_BATCHING__{name}", value)
+    assert read(file, {"batching": in_file}, flags).batching.max_batch_size == expected
 
 
-def test_delivery_may_be_a_word(tmp_path: Path) -> None:
-    assert loaded(tmp_path, delivery="at-least-once").delivery.mode == "at-least-once"
+def test_the_environment_alone_configures_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "KAFKA__BOOTSTRAP_SERVERS": "env:9092",
+        "KAFKA__GROUP_ID": "group",
+        "TOPICS__REQUESTS": '["a", "b"]',
+        "TOPICS__REPLIES": '["replies"]',
+        "MODEL__NAME": "shout",
+        "MODEL__CLASS": "models:Shout",
+    }.items():
+        monkeypatch.setenv(f"FOREBAY_{name}", value)
+    settings = load(None)
+    assert settings.kafka == {"bootstrap.servers": "env:9092", "group.id": "group"}
+    assert settings.topics.requests == ("a", "b")
+    assert settings.model.class_ == "models:Shout"
 
 
-def test_secrets_are_neither_shown_nor_told(tmp_path: Path) -> None:
-    kafka = {**BASE["kafka"], "sasl.password": "hunter2", "ssl.key.password": "hunter2"}
-    assert "hunter2" not in str(loaded(tmp_path, kafka=kafka).shown())
-    assert "hunter2" not in refusal(tmp_path, kafka={**kafka, "acks": 1})
+@pytest.mark.parametrize(
+    "flag",
+    [
+        pytest.param("model.options.depth=2", id="a number"),
+        pytest.param("model.options={depth: 2}", id="a whole mapping"),
+    ],
+)
+def test_a_flag_has_a_yaml_value_and_may_reach_deep(file: Path, flag: str) -> None:
+    assert read(file, flags=[flag]).model.options == {"depth": 2}
 
 
-def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"nowhere\.yaml"):
-        load(tmp_path / "nowhere.yaml")
-    (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(BadConfig, match=r"broken\.yaml"):
-        load(tmp_path / "broken.yaml")
+def test_each_loading_forgets_the_file_of_the_one_before(file: Path) -> None:
+    read(file)
+    with pytest.raises(BadConfig, match="model: Field required"):
+        load(None)
+
+
+# --- kafka ---
+
+IN_FILE: Mapping[str, Mapping[str, Any]] = {
+    "dotted": {"bootstrap.servers": "file"},
+    "underscored": {"bootstrap_servers": "file"},
+    "nested": {"bootstrap": {"servers": "file"}},
+}
+IN_ENVIRONMENT: Mapping[str, str] = {"underscored": "BOOTSTRAP_SERVERS", "nested": "BOOTSTRAP__SERVERS"}
+
+
+@pytest.mark.parametrize("spelling", IN_FILE)
+def test_a_kafka_key_may_be_spelled_in_the_file(file: Path, spelling: str) -> None:
+    kafka = read(file, {"kafka": {"group.id": "group", **IN_FILE[spelling]}}).kafka
+    assert kafka == {"group.id": "group", "bootstrap.servers": "file"}
+
+
+@pytest.mark.parametrize("variable", IN_ENVIRONMENT)
+@pytest.mark.parametrize("spelling", IN_FILE)
+def test_a_kafka_variable_beats_the_file_in_each_spelling(
+    file: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, variable: str
+) -> None:
+    monkeypatch.setenv(f"FOREBAY_KAFKA__{IN_ENVIRONMENT[variable]}", "variable")
+    kafka = read(file, {"kafka": {"group.id": "group", **IN_FILE[spelling]}}).kafka
+    assert kafka == {"group.id": "group", "bootstrap.servers": "variable"}
+
+
+@pytest.mark.parametrize("flag", ["bootstrap.servers", "bootstrap_servers"])
+@pytest.mark.parametrize("spelling", IN_FILE)
+def test_a_kafka_flag_beats_a_kafka_variable(
+    file: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, flag: str
+) -> None:
+    monkeypatch.setenv("FOREBAY_KAFKA__BOOTSTRAP_SERVERS", "variable")
+    settings = read(file, {"kafka": {"group.id": "group", **IN_FILE[spelling]}}, [f"kafka.{flag}=flag"])
+    assert settings.kafka == {"group.id": "group", "bootstrap.servers": "flag"}
+
+
+def test_a_numeric_password_in_the_environment_stays_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_KAFKA__SASL_PASSWORD", "0123")
+    assert read(file).kafka["sasl.password"] == "0123"
+
+
+REFUSED = [
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "acks",
+    "enable.idempotence",
+    "transactional.id",
+    "enable.partition.eof",
+]
+
+
+@pytest.mark.parametrize("key", REFUSED)
+@pytest.mark.parametrize("spelling", ["dotted", "underscored", "nested", "upper case"])
+def test_a_kafka_key_that_would_break_a_promise_is_refused(file: Path, key: str, spelling: str) -> None:
+    parent, _, rest = key.partition(".")
+    spelled: dict[str, Any] = {
+        "dotted": {key: "x"},
+        "underscored": {key.replace(".", "_"): "x"},
+        "nested": {parent: {rest: "x"}} if rest else {key: "x"},
+        "upper case": {key.upper(): "x"},
+    }[spelling]
+    assert f"kafka: {key} may not be set: " in refusal(file, {"kafka": {**KAFKA, **spelled}})
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_flag_or_variable_is_refused_like_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    assert f"{key} may not be set" in refusal(file, flags=[f"kafka.{key}=x"])
+    monkeypatch.setenv(f"FOREBAY_KAFKA__{key.replace('.', '_').upper()}", "x")
+    assert f"{key} may not be set" in refusal(file)
+
+
+@pytest.mark.parametrize("key", ["bootstrap.servers", "group.id"])
+@pytest.mark.parametrize("given", [pytest.param(None, id="left out"), pytest.param("", id="empty")])
+def test_a_kafka_key_without_which_nothing_starts_is_asked_for(file: Path, key: str, given: str | None) -> None:
+    kafka = {name: value for name, value in KAFKA.items() if name != key}
+    if given is not None:
+        kafka[key] = given
+    assert f"kafka: {key} is missing" in refusal(file, {"kafka": kafka})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        pytest.param("partition.assignment.strategy", "range", "'cooperative-sticky'", id="strategy"),
+        pytest.param("partition.assignment.strategy", "range,cooperative-sticky", "'cooperative-sticky'", id="list"),
+        pytest.param("group.protocol", "share", "'classic' and 'consumer'", id="protocol"),
+    ],
+)
+def test_a_kafka_value_out_of_its_choice_is_refused(file: Path, key: str, value: str, allowed: str) -> None:
+    message = refusal(file, {"kafka": {**KAFKA, key: value}})
+    assert f"{key}={value!r}" in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("group.protocol", "consumer"),
+        ("sasl.username", "me"),
+        ("session.timeout.ms", 6000),
+        ("enable.ssl.certificate.verification", False),
+    ],
+)
+def test_any_other_kafka_key_is_passed_on_as_it_is(file: Path, key: str, value: object) -> None:
+    passed = read(file, {"kafka": {**KAFKA, key: value}}).kafka[key]
+    assert passed == value
+    assert type(passed) is type(value)
+
+
+# --- what is refused, and how it is said ---
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "allowed"),
+    [
+        pytest.param("batching", "max_batch_size", 0, "greater than or equal to 1", id="no rows"),
+        pytest.param("batching", "max_batch_size", 65_537, "less than or equal to 65536", id="too many rows"),
+        pytest.param("batching", "linger_ms", -1, "greater than or equal to 0", id="a linger before now"),
+        pytest.param("batching", "lookahead", 0, "greater than or equal to 1", id="no look-ahead"),
+        pytest.param("batching", "max_batch_cost", 0, "greater than or equal to 1", id="no cost"),
+        pytest.param("delivery", "mode", "at-most-once", "'at-least-once'", id="a mode there is not"),
+        pytest.param("delivery", "start", "middle", "'earliest', 'latest' or 'fail'", id="a start there is not"),
+        pytest.param("delivery", "max_uncommitted", 0, "greater than or equal to 1", id="nothing uncommitted"),
+        pytest.param("limits", "max_in_flight", 0, "greater than or equal to 1", id="nothing in flight"),
+        pytest.param("limits", "preprocess_threads", 0, "greater than or equal to 1", id="no threads"),
+        pytest.param("metrics", "port", 65_536, "less than or equal to 65535", id="no port"),
+        pytest.param("logging", "level", "loud", "'debug', 'info', 'warning' or 'error'", id="a level there is not"),
+    ],
+)
+def test_a_refusal_names_the_key_the_value_and_what_is_allowed(
+    file: Path, part: str, key: str, value: object, allowed: str
+) -> None:
+    message = refusal(file, {part: {key: value}})
+    assert f"{part}.{key}: " in message
+    assert f"(given: {value!r})" in message
+    assert allowed in message
+    assert str(file) in message
+
+
+def test_every_problem_is_named_at_once(file: Path) -> None:
+    message = refusal(file, {"batching": {"max_batch_size": 0, "lookahead": 0}, "logging": {"level": "loud"}})
+    assert [key for key in ("batching.max_batch_size", "batching.lookahead", "logging.level") if key in message] == [
+        "batching.max_batch_size",
+        "batching.lookahead",
+        "logging.level",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "where"),
+    [
+        pytest.param({"bathcing": {}}, "bathcing", id="a part"),
+        pytest.param({"batching": {"linger": 1}}, "batching.linger", id="a key of a part"),
+        pytest.param({"topics": {**DOCUMENT["topics"], "reply": "x"}}, "topics.reply", id="a key of the topics"),
+        pytest.param(
+            {"model": {**DOCUMENT["model"], "warmup": {"size": 1}}}, "model.warmup.size", id="a key two levels down"
+        ),
+        pytest.param(
+            {"model": {**DOCUMENT["model"], "instance_group": [{"gpus": 1}]}},
+            "model.instance_group.0.gpus",
+            id="a key in a list",
+        ),
+    ],
+)
+def test_an_unknown_key_is_an_error(file: Path, parts: Mapping[str, Any], where: str) -> None:
+    assert f"  {where}: Extra inputs are not permitted" in refusal(file, parts)
+
+
+@pytest.mark.parametrize("part", ["kafka", "topics", "model"])
+def test_a_missing_part_is_asked_for(file: Path, part: str) -> None:
+    file.write_text(yaml.safe_dump({name: value for name, value in DOCUMENT.items() if name != part}))
+    with pytest.raises(BadConfig, match=f"  {part}: Field required"):
+        load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"no configuration file at .*absent\.yaml"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="no configuration file at"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("batching: [1\nmodel: }", id="an open list"),
+        pytest.param("a: b: c", id="two values"),
+        pytest.param("a: \x00", id="a zero byte"),
+        pytest.param("- a\n", id="a list at the top"),
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping_is_named(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(BadConfig, match=r"worker\.yaml: not readable as YAML"):
+        load(file)
+
+
+def test_an_empty_file_misses_its_parts(file: Path) -> None:
+    file.write_text("")
+    with pytest.raises(BadConfig, match="topics: Field required"):
+        load(file)
+
+
+def test_a_flag_without_a_value_is_refused(file: Path) -> None:
+    assert "--set batching.linger_ms: expected part.key=value" in refusal(file, flags=["batching.linger_ms"])
+
+
+def test_a_variable_that_is_no_json_names_its_part(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_TOPICS__REQUESTS", "requests")
+    message = refusal(file)
+    assert "the environment" in message
+    assert "topics" in message
+
+
+# --- batching ---
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("batch_size", "max_batch_size"),
+        ("max_batch_size", "max_batch_size"),
+        ("max_queue_delay_ms", "linger_ms"),
+        ("max_batch_delay", "linger_ms"),
+        ("linger_ms", "linger_ms"),
+    ],
+)
+def test_each_name_of_a_batching_option_is_understood_everywhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch, alias: str, name: str
+) -> None:
+    assert getattr(read(file, {"batching": {alias: 7}}).batching, name) == 7
+    assert getattr(read(file, flags=[f"batching.{alias}=8"]).batching, name) == 8
+    monkeypatch.setenv(f"FOREBAY_BATCHING__{alias.upper()}", "9")
+    assert getattr(read(file).batching, name) == 9
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        pytest.param([4, 8], None, id="up to the largest"),
+        pytest.param([4, 9], 9, id="one more than the largest"),
+        pytest.param([0], 0, id="none"),
+    ],
+)
+def test_a_preferred_size_must_fit_a_batch(file: Path, sizes: Sequence[int], refused: int | None) -> None:
+    parts = {"batching": {"max_batch_size": 8, "preferred_batch_sizes": sizes}}
+    if refused is None:
+        assert read(file, parts).batching.preferred_batch_sizes == tuple(sizes)
+    else:
+        assert f"preferred_batch_sizes: {refused} is not within 1 and max_batch_size=8" in refusal(file, parts)
+
+
+def test_a_flow_that_holds_no_full_batch_is_refused(file: Path) -> None:
+    parts = {"batching": {"max_batch_size": 8}, "limits": {"max_in_flight": 7}}
+    assert "limits.max_in_flight=7 is less than batching.max_batch_size=8" in refusal(file, parts)
+    assert read(file, {**parts, "limits": {"max_in_flight": 8}}).limits.max_in_flight == 8
+
+
+# --- delivery ---
+
+
+def test_delivery_may_be_a_plain_mode(file: Path) -> None:
+    settings = read(file, {"delivery": "at-least-once"})
+    assert settings.delivery == read(file, {"delivery": {"mode": "at-least-once"}}).delivery
+
+
+def test_a_plain_delivery_is_checked_as_a_mode(file: Path) -> None:
+    assert "delivery.mode: Input should be 'at-least-once' (given: 'maybe')" in refusal(file, {"delivery": "maybe"})
+
+
+# --- topics ---
+
+
+@pytest.mark.parametrize(
+    ("topics", "said"),
+    [
+        pytest.param({"requests": []}, "topics.requests: ", id="no request topic"),
+        pytest.param({"replies": []}, "topics.replies: ", id="no reply topic"),
+        pytest.param({"replies": ["^replies-.*"]}, "'^replies-.*' must be a topic name", id="a pattern comes first"),
+        pytest.param({"replies": ["replies", "^("]}, "'^(' is no regular expression", id="a broken pattern"),
+        pytest.param({"replies": ["replies", "^re.*"]}, "'^re.*' matches the request topic 'requests'", id="too wide"),
+        pytest.param({"replies": ["requests"]}, "'requests' is also a request topic", id="answers as requests"),
+        pytest.param({"dead_letters": "requests"}, "'requests' is also a request topic", id="letters as requests"),
+        pytest.param({"requests": ["a b"]}, "'a b' is no topic name", id="a space in a request topic"),
+        pytest.param({"replies": ["replies", "ä"]}, "'ä' is no topic name", id="an umlaut in a reply topic"),
+        pytest.param({"dead_letters": "x" * 250}, "is no topic name; allowed are 1 to 249", id="a name too long"),
+    ],
+)
+def test_topics_that_cannot_work_are_refused(file: Path, topics: Mapping[str, Any], said: str) -> None:
+    assert said in refusal(file, {"topics": {**DOCUMENT["topics"], **topics}})
+
+
+def test_patterns_may_follow_the_first_reply_topic(file: Path) -> None:
+    # `search` would find it in "requests"; an allow-list is about whole names.
+    replies = ["replies", "^replies-[a-z]+", "^request"]
+    assert read(file, {"topics": {"requests": ["requests"], "replies": replies}}).topics.replies == tuple(replies)
+
+
+# --- model ---
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        pytest.param({}, "exactly one of task and class must be given", id="neither"),
+        pytest.param({"task": "fill-mask", "path": "x", "class": "a:B"}, "exactly one of task and class", id="both"),
+        pytest.param({"task": "fill-mask"}, "task 'fill-mask' needs the folder or hub name", id="a task, no path"),
+        pytest.param({"class": "a:B", "path": "x"}, "path belongs to task", id="a class with a path"),
+        pytest.param({"class": "a:B", "instance_group": []}, "model.instance_group: ", id="no instances"),
+    ],
+)
+def test_a_model_comes_from_exactly_one_source(file: Path, model: Mapping[str, Any], said: str) -> None:
+    assert said in refusal(file, {"model": {"name": "shout", **model}})
+
+
+# --- secrets ---
+
+SECRETS = [
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.keystore.password",
+    "ssl.key.pem",
+    "sasl.oauthbearer.client.secret",
+    "sasl_password",
+]
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_shown_settings_hide_a_secret(file: Path, key: str) -> None:
+    settings = read(file, {"kafka": {**KAFKA, key: "hunter2"}})
+    assert "hunter2" not in str(settings.shown())
+    assert settings.shown()["kafka"][key.replace("_", ".")] == "***"
+    assert settings.kafka[key.replace("_", ".")] == "hunter2"
+
+
+def test_shown_settings_are_plain_and_say_class_as_the_file_does(file: Path) -> None:
+    shown = read(file).shown()
+    assert shown["kafka"] == KAFKA
+    assert shown["model"]["class"] == "models:Shout"
+    assert "class_" not in shown["model"]
+    assert yaml.safe_load(yaml.safe_dump(shown)) == shown
+
+
+@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize(
+    "kafka",
+    [
+        pytest.param({"acks": "1"}, id="another key is refused"),
+        pytest.param({"group.id": ""}, id="another key is missing"),
+        pytest.param({}, id="the secret itself has a wrong type"),
+    ],
+)
+def test_no_refusal_tells_a_secret(file: Path, key: str, kafka: Mapping[str, Any]) -> None:
+    secret: object = "hunter2" if kafka else ["hunter2"]
+    assert "hunter2" not in refusal(file, {"kafka": {**KAFKA, key: secret, **kafka}})
