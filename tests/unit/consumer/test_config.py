@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forebay_consumer.config import REFUSED as REASONS
 from forebay_consumer.config import WorkerSettings, load
 from forebay_consumer.errors import BadConfig
 
@@ -166,7 +167,11 @@ def test_a_kafka_key_that_would_break_a_promise_is_refused(file: Path, key: str,
         "nested": {parent: {rest: "x"}} if rest else {key: "x"},
         "upper case": {key.upper(): "x"},
     }[spelling]
-    assert f"kafka: {key} may not be set: " in refusal(file, {"kafka": {**KAFKA, **spelled}})
+    assert f"kafka: {key} may not be set: {REASONS[key]}" in refusal(file, {"kafka": {**KAFKA, **spelled}})
+
+
+def test_every_refusal_with_a_reason_is_tested() -> None:
+    assert set(REASONS) == set(REFUSED)
 
 
 @pytest.mark.parametrize("key", REFUSED)
@@ -353,7 +358,7 @@ def test_each_name_of_a_batching_option_is_understood_everywhere(
         pytest.param([0], 0, id="none"),
     ],
 )
-def test_a_preferred_size_must_fit_a_batch(file: Path, sizes: Sequence[int], refused: int | None) -> None:
+def test_002_12_a_preferred_size_must_fit_a_batch(file: Path, sizes: Sequence[int], refused: int | None) -> None:
     parts = {"batching": {"max_batch_size": 8, "preferred_batch_sizes": sizes}}
     if refused is None:
         assert read(file, parts).batching.preferred_batch_sizes == tuple(sizes)

@@ -1,101 +1,398 @@
-"""From records to items and faults; a bad record is its own fault and nobody else's."""
+"""From records to items: one bad record is its own fault, and nobody else's."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 import pytest
 
-import forebay_schemas as schemas
-from forebay_consumer import Model
-from forebay_consumer.preprocess import Preprocessor
-from forebay_consumer.record import Record
+from forebay_consumer.failure import Failure
+from forebay_consumer.feed import Feed
+from forebay_consumer.flow import Flow
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.model import Model
+from forebay_consumer.preprocess import Preprocess, Preprocessor
+from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
-from forebay_schemas import Code, InvalidRequest
-from support.consumer import make_record
+from forebay_consumer.window import Rules, Window
+from forebay_schemas import Code, DecodeError, RequestError, TooLarge, Unsupported
+from forebay_schemas import Model as Served
+from support.consumer import ManualClock, make_record
+
+
+def any_claim(_claim: Claim) -> bool:
+    return True
 
 
 class Upper(Model):
-    """Prepares by upper-casing; `refuse` is refused, `burst` raises for the whole call."""
+    """Upper-cases texts; a text that names an error is that error."""
 
-    def __init__(self) -> None:
-        self.calls: list[int] = []
+    def __init__(self, **errors: Exception) -> None:
+        self.errors = errors
+        self.calls: list[tuple[list[Any], Mapping[str, Any]]] = []
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        self.calls.append(len(rows))
-        if "burst" in rows:
-            raise RuntimeError("/secret/path")
-        return [InvalidRequest("refused") if row == "refuse" else str(row).upper() for row in rows]
+        self.calls.append((list(rows), parameters))
+        for row in rows:
+            if row in self.errors:
+                raise self.errors[row]
+        return [row.upper() if isinstance(row, str) else row for row in rows]
 
     def cost(self, row: Any) -> int:
         return len(row)
 
     def forward(self, batch: Any) -> Any:
-        return batch
+        raise AssertionError("never called here")
 
 
-def preprocessor(model: Model, **limits: Any) -> Preprocessor:
-    bounds = {"max_rows": 4, "max_bytes": 1000, **limits}
-    return Preprocessor(model, schemas.Model("upper", "2"), Routes(["replies"]), clock=lambda: 1000.0, **bounds)
+class InPlace(Upper):
+    """Gives an error back in its row's place."""
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        self.calls.append((list(rows), parameters))
+        return [self.errors.get(row, row) for row in rows]
 
 
-def body(*rows: str, **fields: Any) -> bytes:
-    return orjson.dumps({"inputs": rows, **fields})
+def request(offset: int, *inputs: Any, parameters: Mapping[str, Any] | None = None, **fields: Any) -> Record:
+    body: dict[str, Any] = {"inputs": list(inputs)}
+    if parameters is not None:
+        body["parameters"] = parameters
+    return make_record(offset, value=orjson.dumps(body), **fields)
 
 
-def test_good_records_become_items_with_their_cost() -> None:
-    items, faults = preprocessor(Upper()).run([make_record(0, value=b"a"), make_record(1, value=body("bb", "cccc"))])
-    assert faults == []
-    assert [(list(item.rows), item.cost) for item in items] == [(["A"], 1), (["BB", "CCCC"], 4)]
+def run(
+    *records: Record, model: Model | None = None, max_rows: int = 32, max_bytes: int = 10_000, now: float = 1000.0
+) -> tuple[dict[int, Item], dict[int, Fault]]:
+    """Items and faults by offset; one of both for each record."""
+    made = Preprocessor(
+        model or Upper(), Served("shout", "3"), Routes(["replies", "other"]), max_rows, max_bytes, ManualClock(now)
+    )
+    items, faults = made.run(records)
+    by_offset = {item.record.offset: item for item in items}, {fault.record.offset: fault for fault in faults}
+    assert sorted([*by_offset[0], *by_offset[1]]) == [record.offset for record in records]
+    assert len(items) + len(faults) == len(records)
+    return by_offset
+
+
+def refused(*records: Record, **options: Any) -> Fault:
+    """The fault of the first record; all others must have become items."""
+    _, faults = run(*records, **options)
+    assert list(faults) == [records[0].offset]
+    return faults[records[0].offset]
+
+
+# --- items ---
+
+
+def test_a_request_becomes_an_item_of_prepared_rows() -> None:
+    record = request(7, "ab", "abcd", "c", parameters={"k": 1})
+    items, _ = run(record)
+    item = items[7]
+    assert item.record is record
+    assert item.rows == ["AB", "ABCD", "C"]
+    assert item.cost == 4
+    assert item.parameters == {"k": 1}
+
+
+def test_a_row_that_costs_nothing_counts_as_one() -> None:
+    items, _ = run(request(0, ""))
+    assert items[0].cost == 1
+
+
+def test_each_item_of_a_chunk_has_its_own_rows_in_order() -> None:
+    records = [request(0, "a"), request(1, "b", "c"), make_record(2, value=b"d"), request(3, "e", "f", "g")]
+    model = Upper()
+    items, _ = run(*records, model=model)
+    assert [items[offset].rows for offset in range(4)] == [["A"], ["B", "C"], ["D"], ["E", "F", "G"]]
+    assert model.calls == [(["a", "b", "c", "d", "e", "f", "g"], {})]
+
+
+def test_no_records_are_no_call() -> None:
+    model = Upper()
+    assert run(model=model) == ({}, {})
+    assert model.calls == []
+
+
+def test_requests_of_equal_parameters_share_one_call_and_one_key() -> None:
+    model = Upper()
+    items, _ = run(
+        request(0, "a", parameters={"x": 1, "y": 2}),
+        request(1, "b"),
+        request(2, "c", parameters={"y": 2, "x": 1}),
+        request(3, "d", parameters={"x": 2, "y": 2}),
+        request(4, "e", parameters={}),
+        model=model,
+    )
+    assert model.calls == [
+        (["a", "c"], {"x": 1, "y": 2}),
+        (["b", "e"], {}),
+        (["d"], {"x": 2, "y": 2}),
+    ]
+    keys = [items[offset].key for offset in range(5)]
+    assert keys[0] == keys[2]
+    assert keys[1] == keys[4]
+    assert len(set(keys)) == 3
+
+
+# --- refused before the model ---
+
+BAD_RECORDS = [
+    pytest.param({"value": b"\xff\xfe"}, Code.INVALID_REQUEST, id="no UTF-8"),
+    pytest.param({"value": b"{"}, Code.INVALID_REQUEST, id="no JSON"),
+    pytest.param({"value": b'{"inputs": []}'}, Code.INVALID_REQUEST, id="no rows"),
+    pytest.param({"value": None}, Code.INVALID_REQUEST, id="a tombstone"),
+    pytest.param({"value": b""}, Code.INVALID_REQUEST, id="an empty value"),
+    pytest.param({"headers": [("content-type", b"video/mp4")]}, Code.UNSUPPORTED, id="a foreign content type"),
+    pytest.param({"headers": [("deadline-ms", b"soon")]}, Code.INVALID_REQUEST, id="a deadline in words"),
+    pytest.param({"headers": [("reply-topic", b"elsewhere")]}, Code.INVALID_REQUEST, id="a topic not on the list"),
+    pytest.param({"headers": [("model", b"other")]}, Code.UNSUPPORTED, id="another model"),
+    pytest.param({"headers": [("model-version", b"9")]}, Code.UNSUPPORTED, id="another version"),
+    pytest.param({"headers": [("deadline-ms", b"999999")]}, Code.EXPIRED, id="a deadline that has passed"),
+    pytest.param({"value": b"x" * 10_001}, Code.TOO_LARGE, id="too many bytes"),
+    pytest.param({"value": orjson.dumps({"inputs": ["x"] * 33})}, Code.TOO_LARGE, id="too many rows"),
+    pytest.param({"fault": "headers: not UTF-8"}, Code.INVALID_REQUEST, id="headers that could not be read"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code"), BAD_RECORDS)
+@pytest.mark.parametrize("position", [0, 13, 31])
+def test_one_bad_record_among_32_is_its_own_fault_and_the_model_never_sees_it(
+    fields: Mapping[str, Any], code: Code, position: int
+) -> None:
+    model = Upper()
+    records = [make_record(offset, **(fields if offset == position else {})) for offset in range(32)]
+    items, faults = run(*records, model=model)
+    assert [(offset, fault.code, fault.stage) for offset, fault in faults.items()] == [(position, code, "decode")]
+    assert sorted(items) == [offset for offset in range(32) if offset != position]
+    assert model.calls == [(["text"] * 31, {})]
+
+
+def test_more_rows_than_a_batch_name_both_numbers() -> None:
+    fault = refused(request(0, *"abcde"), request(1, *"abcd"), max_rows=4)
+    assert fault.code is Code.TOO_LARGE
+    assert "5 rows" in fault.message
+    assert "max_batch_size is 4" in fault.message
+
+
+def test_more_bytes_than_allowed_name_both_numbers() -> None:
+    fault = refused(make_record(0, value=b"x" * 101), make_record(1, value=b"x" * 100), max_bytes=100)
+    assert fault.code is Code.TOO_LARGE
+    assert "101 bytes" in fault.message
+    assert "limits.max_request_bytes is 100" in fault.message
 
 
 @pytest.mark.parametrize(
-    ("record", "code", "words"),
+    ("headers", "said"),
     [
-        pytest.param(make_record(value=b"refuse"), Code.INVALID_REQUEST, ["refused"], id="by the model"),
-        pytest.param(make_record(value=b"burst"), Code.MODEL_ERROR, ["RuntimeError"], id="the model raises"),
-        pytest.param(make_record(value=b"\xff"), Code.INVALID_REQUEST, ["UTF-8"], id="undecodable"),
-        pytest.param(make_record(value=body(*"abcde")), Code.TOO_LARGE, ["5 rows", "max_batch_size is 4"], id="rows"),
-        pytest.param(make_record(value=b"a" * 1001), Code.TOO_LARGE, ["1001", "1000"], id="bytes"),
-        pytest.param(make_record(value=body("a", model="lower")), Code.UNSUPPORTED, ["lower", "upper"], id="model"),
+        pytest.param([("model", b"loud")], "model 'loud' is not served here; served is 'shout'", id="the model"),
         pytest.param(
-            make_record(headers=[("model-version", b"1")]), Code.UNSUPPORTED, ["'1'", "'2'"], id="model version"
+            [("model", b"shout"), ("model-version", b"9")],
+            "model-version '9' is not served here; served is '3'",
+            id="the version",
         ),
-        pytest.param(make_record(headers=[("reply-topic", b"x")]), Code.INVALID_REQUEST, ["'x'"], id="reply topic"),
-        pytest.param(make_record(headers=[("deadline-ms", b"999000")]), Code.EXPIRED, ["999000"], id="expired"),
-        pytest.param(make_record(fault="headers: not UTF-8"), Code.INVALID_REQUEST, ["headers"], id="header names"),
     ],
 )
-def test_one_bad_record_among_32_is_its_own_fault(record: Record, code: Code, words: list[str]) -> None:
-    good = [make_record(offset, value=b"good") for offset in range(1, 32)]
-    items, faults = preprocessor(Upper()).run([*good[:16], record, *good[16:]])
-    assert [item.record for item in items] == good
-    (fault,) = faults
-    assert fault.record is record
-    assert fault.code is code
-    assert all(word in fault.message for word in words), fault.message
-    assert "/secret/path" not in fault.message
+def test_another_model_is_unsupported_and_the_served_one_is_named(headers: list[tuple[str, bytes]], said: str) -> None:
+    fault = refused(make_record(0, headers=headers))
+    assert (fault.code, fault.message) == (Code.UNSUPPORTED, said)
 
 
-def test_records_with_equal_parameters_are_prepared_in_one_call() -> None:
-    model = Upper()
-    values = [b"a", body("b", parameters={"k": 1}), b"c", body("d", "e", parameters={"k": 1})]
-    items, _ = preprocessor(model).run([make_record(number, value=value) for number, value in enumerate(values)])
-    assert sorted(model.calls) == [2, 3]
-    assert {item.record.offset: item.key for item in items}[1] == {item.record.offset: item.key for item in items}[3]
-    assert len({item.key for item in items}) == 2
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(make_record(headers=[("model", b"shout"), ("model-version", b"3")]), id="by headers"),
+        pytest.param(make_record(headers=[("model", b"shout")]), id="any version"),
+        pytest.param(make_record(value=b'{"model": "shout", "inputs": ["a"]}'), id="by the body"),
+    ],
+)
+def test_a_request_may_name_the_served_model(record: Record) -> None:
+    assert run(record)[1] == {}
 
 
-def test_a_deadline_that_is_still_ahead_is_no_fault() -> None:
-    items, faults = preprocessor(Upper()).run([make_record(headers=[("deadline-ms", b"1000001")])])
-    assert (len(items), faults) == (1, [])
+def test_a_model_named_in_the_body_is_checked_too() -> None:
+    assert refused(make_record(value=b'{"model": "loud", "inputs": ["a"]}')).code is Code.UNSUPPORTED
 
 
-def test_a_wrong_number_of_prepared_rows_fails_the_request_and_not_the_worker() -> None:
-    class Short(Upper):
+def test_a_refused_reply_topic_is_named_and_the_client_can_still_be_told() -> None:
+    fault = refused(make_record(key=b"me", headers=[("reply-topic", b"elsewhere"), ("correlation-id", b"\x00\xff")]))
+    assert fault.code is Code.INVALID_REQUEST
+    assert "'elsewhere'" in fault.message
+    assert fault.envelope.id == "me"
+    assert fault.envelope.correlation == ("correlation-id", b"\x00\xff")
+
+
+def test_an_allowed_reply_topic_is_kept_for_the_reply() -> None:
+    items, _ = run(make_record(headers=[("reply-topic", b"other")]))
+    assert items[0].envelope.reply_topic == "other"
+
+
+@pytest.mark.parametrize(
+    ("now", "expired"),
+    [pytest.param(4.999, False, id="before"), pytest.param(5.0, True, id="at"), pytest.param(6.0, True, id="after")],
+)
+def test_a_request_is_not_run_from_its_deadline_on(now: float, expired: bool) -> None:
+    _, faults = run(make_record(headers=[("deadline-ms", b"5000")]), now=now)
+    assert [fault.code for fault in faults.values()] == ([Code.EXPIRED] if expired else [])
+    assert all("deadline-ms 5000" in fault.message for fault in faults.values())
+
+
+def test_the_words_of_unreadable_headers_reach_the_client() -> None:
+    fault = refused(make_record(fault="headers: name is not UTF-8"))
+    assert fault.message == "headers: name is not UTF-8"
+
+
+# --- refused by the model ---
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        pytest.param(TooLarge("900 tokens; most 512"), Code.TOO_LARGE, "900 tokens; most 512", id="too large"),
+        pytest.param(DecodeError("no JPEG"), Code.INVALID_REQUEST, "no JPEG", id="undecodable"),
+        pytest.param(Unsupported("no Latin"), Code.UNSUPPORTED, "no Latin", id="unsupported"),
+    ],
+)
+@pytest.mark.parametrize("model", [Upper, InPlace])
+def test_a_request_error_from_the_model_answers_that_request_alone(
+    model: Callable[..., Model], error: RequestError, code: Code, message: str
+) -> None:
+    fault = refused(make_record(0, value=b"bad"), *(make_record(n) for n in range(1, 32)), model=model(bad=error))
+    assert (fault.code, fault.message, fault.stage) == (code, message, "preprocess")
+
+
+def test_an_error_in_a_row_of_several_says_which() -> None:
+    fault = refused(request(0, "a", "bad", "c"), request(1, "d"), model=InPlace(bad=TooLarge("900 tokens")))
+    assert fault.message == "inputs[1]: 900 tokens"
+
+
+def test_when_preprocess_raises_for_one_the_others_keep_their_own_rows() -> None:
+    records = [request(offset, f"a{offset}", "bad" if offset == 5 else f"b{offset}") for offset in range(16)]
+    items, faults = run(*records, model=Upper(bad=ValueError("/srv: some text")))
+    assert list(faults) == [5]
+    assert (faults[5].code, faults[5].stage) == (Code.MODEL_ERROR, "preprocess")
+    assert "ValueError" in faults[5].message
+    assert "/srv" not in faults[5].message
+    assert {offset: item.rows for offset, item in items.items()} == {
+        offset: [f"A{offset}", f"B{offset}"] for offset in range(16) if offset != 5
+    }
+
+
+def test_requests_of_other_parameters_are_not_prepared_again_for_a_neighbour() -> None:
+    model = Upper(bad=ValueError())
+    run(request(0, "a", parameters={"x": 1}), request(1, "bad"), request(2, "c"), model=model)
+    assert model.calls.count((["a"], {"x": 1})) == 1
+
+
+@pytest.mark.parametrize("too", [[], ["x"], ["x"] * 4], ids=["none at all", "one too few", "two too many"])
+def test_a_wrong_number_of_prepared_rows_gives_nobody_the_rows_of_another(too: list[str]) -> None:
+    class Wrong(Upper):
         def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-            return [] if "short" in rows else rows
+            return too if "bad" in rows else rows
 
-    items, faults = preprocessor(Short()).run([make_record(0, value=b"short"), make_record(1, value=b"fine")])
-    assert [item.record.offset for item in items] == [1]
-    assert [fault.code for fault in faults] == [Code.MODEL_ERROR]
+    items, faults = run(request(0, "a"), request(1, "bad", "b"), request(2, "c"), model=Wrong())
+    assert [(offset, fault.code) for offset, fault in faults.items()] == [(1, Code.MODEL_ERROR)]
+    assert {offset: item.rows for offset, item in items.items()} == {0: ["a"], 2: ["c"]}
+
+
+# --- the stage ---
+
+
+class Stage:
+    """A `Preprocess` whose feed, flow and neighbours can be looked at."""
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        takes: Callable[[Claim], bool] = any_claim,
+        feed_takes: Callable[[Claim], bool] = any_claim,
+        threads: int = 1,
+        chunk: int = 4,
+    ) -> None:
+        self.window = Window(Rules())
+        self.flow = Flow(1000, 1_000_000)
+        self.failure = Failure()
+        self.metrics = Metrics()
+        self.published: list[Outcome] = []
+        self.given_up: list[tuple[int, str]] = []
+        self.model = model or Upper()
+        self.stage = Preprocess(
+            Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 10_000),
+            Feed(self.window, feed_takes, ManualClock()),
+            self.flow,
+            takes,
+            self.published.extend,
+            lambda records, reason: self.given_up.extend((record.offset, reason) for record in records),
+            self.metrics,
+            self.failure,
+            threads,
+            chunk,
+            ManualClock(),
+        )
+
+    def run(self, *records: Record) -> None:
+        """Submit, and end the stage once all is prepared."""
+        self.flow.enter(records)
+        with self.stage:
+            self.stage.submit(records)
+
+    @property
+    def waiting(self) -> list[int]:
+        self.window.drain()
+        batch = self.window.take(0.0)
+        return [] if batch is None else [item.record.offset for item in batch.items]
+
+
+def test_the_stage_lets_items_wait_and_publishes_faults() -> None:
+    made = Stage()
+    made.run(make_record(0), make_record(1, value=b"{"), make_record(2))
+    assert made.waiting == [0, 2]
+    assert [outcome.record.offset for outcome in made.published] == [1]
+    assert made.given_up == []
+
+
+def test_the_stage_prepares_chunk_by_chunk() -> None:
+    model = Upper()
+    Stage(model, chunk=3).run(*(make_record(offset, value=b"%d" % offset) for offset in range(8)))
+    assert [rows for rows, _ in model.calls] == [["0", "1", "2"], ["3", "4", "5"], ["6", "7"]]
+
+
+def test_the_stage_counts_the_rows_of_what_it_decoded() -> None:
+    made = Stage()
+    made.run(request(0, *"abcde"), request(1, "a"))
+    assert made.flow.rows == 6
+
+
+def test_records_of_a_revoked_partition_are_given_up_before_the_model_sees_them() -> None:
+    made = Stage(takes=lambda claim: claim.partition == 0)
+    made.run(make_record(0), make_record(1, partition=1, value=b"{"), make_record(2, partition=1), make_record(3))
+    assert made.given_up == [(1, "revoked"), (2, "revoked")]
+    assert made.waiting == [0, 3]
+    assert made.published == []
+
+
+def test_items_whose_partition_was_revoked_while_they_were_prepared_are_given_up() -> None:
+    made = Stage(feed_takes=lambda claim: claim.partition == 0)
+    made.run(make_record(0), make_record(1, partition=1))
+    assert made.given_up == [(1, "revoked")]
+    assert made.waiting == [0]
+
+
+def test_two_threads_prepare_at_the_same_time() -> None:
+    meet = threading.Barrier(2, timeout=10)
+
+    class Meeting(Upper):
+        def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+            meet.wait()
+            return rows
+
+    made = Stage(Meeting(), threads=2, chunk=1)
+    made.run(make_record(0), make_record(1))
+    assert sorted(made.waiting) == [0, 1]
+
+
+def test_what_escapes_the_stage_ends_the_worker() -> None:
+    made = Stage(takes=lambda claim: 1 // claim.partition > 0)
+    made.run(make_record(0))
+    with pytest.raises(ZeroDivisionError):
+        made.failure.check()

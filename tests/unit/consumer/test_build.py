@@ -1,0 +1,62 @@
+"""Which device each copy of the model gets, and which rows warm it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay_consumer.build import placements, warmup_rows
+from forebay_consumer.config import ModelSettings, WarmupSettings
+from forebay_consumer.errors import BadConfig
+from forebay_consumer.model import Model
+
+
+class TwoCards(Model):
+    def forward(self, batch: Any) -> Any:
+        return batch
+
+    def samples(self) -> Sequence[Any]:
+        return ["own sample"]
+
+    @classmethod
+    def default_devices(cls) -> Sequence[str]:
+        return ("cuda:0", "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        pytest.param([{}], ["cuda:0", "cuda:1"], id="one on each default device"),
+        pytest.param([{"count": 2}], ["cuda:0", "cuda:0", "cuda:1", "cuda:1"], id="two on each default device"),
+        pytest.param([{"devices": ["cpu"]}], ["cpu"], id="on the named device alone"),
+        pytest.param([{"count": 2, "devices": ["cpu"]}], ["cpu", "cpu"], id="two on a named device"),
+        pytest.param(
+            [{"devices": ["cuda:1"]}, {"count": 2, "devices": ["cpu"]}], ["cuda:1", "cpu", "cpu"], id="group by group"
+        ),
+    ],
+)
+def test_every_group_gets_its_count_on_each_of_its_devices(groups: list[dict[str, Any]], devices: list[str]) -> None:
+    settings = ModelSettings.model_validate({"name": "m", "class": "a:B", "instance_group": groups})
+    assert placements(settings, TwoCards) == devices
+
+
+def test_no_group_means_one_copy_on_each_default_device() -> None:
+    assert placements(ModelSettings.model_validate({"name": "m", "class": "a:B"}), TwoCards) == ["cuda:0", "cuda:1"]
+
+
+def test_without_rows_of_its_own_a_warmup_uses_the_models_samples() -> None:
+    assert list(warmup_rows(WarmupSettings(), TwoCards())) == ["own sample"]
+
+
+def test_configured_rows_replace_the_models_samples_and_files_follow_samples(tmp_path: Path) -> None:
+    text, image = tmp_path / "a.txt", tmp_path / "b.jpg"
+    text.write_bytes("Grüße".encode())
+    image.write_bytes(b"\xff\xd8\xff\x00")
+    settings = WarmupSettings(samples=("one", {"any": 1}), files=(text, image))
+    assert warmup_rows(settings, TwoCards()) == ["one", {"any": 1}, "Grüße", b"\xff\xd8\xff\x00"]
+
+
+def test_a_warmup_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"model\.warmup\.files: .*absent\.jpg: No such file"):
+        warmup_rows(WarmupSettings(files=(tmp_path / "absent.jpg",)), TwoCards())
