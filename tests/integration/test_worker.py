@@ -356,3 +356,20 @@ def test_004_5_an_idle_worker_uses_less_than_two_percent_of_a_core(pipeline: Pip
         after = process.cpu_times()
     used = after.user + after.system - before.user - before.system
     assert used / seconds < 0.02
+
+
+def test_a_reply_too_large_for_its_topic_becomes_a_small_error_and_its_neighbours_arrive(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    narrow = pipeline.topics.create("narrow", partitions=1, config={"max.message.bytes": "50000"})
+    for number in range(8):
+        pipeline.send("large " * 10_000 if number == 3 else f"text {number}", id=str(number), partition=0)
+    pipeline.flush()
+    with WorkerProcess(tmp_path, pipeline.settings(topics={"replies": [narrow]})) as worker:
+        replies = {reply.id: reply for reply in pipeline.reader(narrow).wait_for(8)}
+        assert worker.stop() == 0
+    large = replies.pop("3")
+    assert isinstance(large, Failure)
+    assert large.code is Code.TOO_LARGE
+    assert all(isinstance(reply, Result) for reply in replies.values())
+    assert pipeline.committed()[0] == 8
