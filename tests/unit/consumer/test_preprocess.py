@@ -284,7 +284,7 @@ def test_requests_of_other_parameters_are_not_prepared_again_for_a_neighbour() -
     assert model.calls.count((["a"], {"x": 1})) == 1
 
 
-@pytest.mark.parametrize("too", [[], ["x"], ["x"] * 4], ids=["none at all", "one too few", "two too many"])
+@pytest.mark.parametrize("too", [[], ["x"], ["x"] * 5], ids=["none at all", "too few", "too many"])
 def test_a_wrong_number_of_prepared_rows_gives_nobody_the_rows_of_another(too: list[str]) -> None:
     class Wrong(Upper):
         def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
