@@ -136,8 +136,8 @@ def test_draining_an_empty_feed_wakes_nobody_for_nothing() -> None:
 def test_closing_wakes_a_pull_with_nothing_whatever_waits(waiting: int) -> None:
     clock = WatchedClock()
     made = feed(clock, max_rows=8)
+    made.put([make_item(offset) for offset in range(waiting)])
     with pulling(made, clock) as puller:
-        made.put([make_item(offset) for offset in range(waiting)])
         made.close()
         assert puller.result() is None
     made.put([make_item(offset) for offset in range(8)])
