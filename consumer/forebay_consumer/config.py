@@ -24,11 +24,12 @@ REFUSED: Final = {
     "enable.auto.offset.store": "offsets are committed only after the replies are confirmed",
     "auto.offset.reset": "say delivery.start: earliest, latest or fail; a truncated log is never jumped silently",
     "acks": "a reply counts as written only when all in-sync replicas have it",
+    "request.required.acks": "a reply counts as written only when all in-sync replicas have it",
     "enable.idempotence": "replies must not be repeated by the client's own retries",
     "transactional.id": "exactly-once is a delivery mode, not a client setting",
     "enable.partition.eof": "the worker reads positions itself",
 }
-_SECRET: Final = re.compile(r"password|secret|\.key\.pem|sasl\.jaas|token", re.IGNORECASE)
+_SECRET: Final = re.compile(r"password|passphrase|secret|\.key\.pem|sasl\.jaas|token", re.IGNORECASE)
 TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -103,6 +104,8 @@ class TopicsSettings(Part):
             if not TOPIC_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -")
         for name in (*plain, *([self.dead_letters] if self.dead_letters else [])):
+            if name.startswith("__"):
+                raise ValueError(f"{name!r} is an internal topic of Kafka; answers never go there")
             if name in self.requests:
                 raise ValueError(f"{name!r} is also a request topic; answers would be read as requests")
         for pattern in self.replies:

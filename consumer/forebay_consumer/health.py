@@ -110,6 +110,9 @@ class HealthServer:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         probe = self._probes.get(environ.get("PATH_INFO", ""))
+        if probe is None and environ.get("PATH_INFO") != "/metrics":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there are /metrics, /livez, /readyz and /startupz\n"]
         if probe is None:
             page: Iterable[bytes] = self._metrics(environ, start_response)
             return page

@@ -1,6 +1,6 @@
 """From a batch to one outcome per record, however the forward pass goes. Pure.
 
-A pass that raises is halved and run again, until the culprit is alone: at most 2·log2(n) + 1 passes for one culprit
+A pass that raises is halved and run again, until the culprit is alone: at most 2·⌈log2(n)⌉ + 1 passes for one culprit
 among n items. Every other item gets its ordinary result.
 """
 

@@ -51,10 +51,10 @@ class Preprocessor:
             envelope, content = schemas.read_request(record)
             try:
                 content = self._admit(record, envelope, content)
+                key = _parameters_key(content.parameters)
             except RequestError as error:
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
                 continue
-            key = orjson.dumps(content.parameters, option=orjson.OPT_SORT_KEYS) if content.parameters else b""
             groups.setdefault(key, []).append((record, envelope, content))
         items: list[Item] = []
         for key, group in groups.items():
@@ -101,7 +101,11 @@ class Preprocessor:
             start += len(content.inputs)
             bad = next(((index, row) for index, row in enumerate(rows) if isinstance(row, RequestError)), None)
             if bad is None:
-                cost = max(self._model.cost(row) for row in rows)
+                try:
+                    cost = max(self._model.cost(row) for row in rows)
+                except Exception as error:
+                    faults.append(self._fault(decoded, error))
+                    continue
                 items.append(Item(record, envelope, rows, max(1, cost), parameters, key))
             else:
                 index, refusal = bad
@@ -109,7 +113,7 @@ class Preprocessor:
                 faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess"))
 
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        prepared = self._model.preprocess(rows, parameters)
+        prepared = list(self._model.preprocess(rows, parameters))
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
         return prepared
@@ -121,6 +125,14 @@ class Preprocessor:
         self._log.warning("preprocess raised", action="preprocess_failed", request=envelope.id, exc_info=error)
         message = f"the model could not prepare this request ({type(error).__name__})"
         return Fault(record, envelope, Code.MODEL_ERROR, message, "preprocess")
+
+
+def _parameters_key(parameters: Mapping[str, Any]) -> bytes:
+    """Equal for equal parameters; empty for none."""
+    try:
+        return orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS) if parameters else b""
+    except TypeError:  # orjson reads deeper than it writes
+        raise InvalidRequest("body parameters: nested too deeply") from None
 
 
 class Preprocess:
@@ -177,10 +189,12 @@ class Preprocess:
     def _run(self) -> None:
         while (records := self._chunks.get()) is not None:
             started = self._clock()
-            gone = [record for record in records if not self._takes(record.claim)]
-            if gone:
-                self._give_up(gone, "revoked")
-                records = [record for record in records if self._takes(record.claim)]
+            kept: list[Record] = []
+            gone: list[Record] = []
+            for record in records:  # asked once each: the answer may change in between
+                (kept if self._takes(record.claim) else gone).append(record)
+            self._give_up(gone, "revoked")
+            records = kept
             items, faults = self._preprocessor.run(records)
             took_s = self._clock() - started
             self._metrics.preprocess.observe(took_s)

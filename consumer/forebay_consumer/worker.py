@@ -137,6 +137,7 @@ class Worker:
             self._log.info("listening", action="listening", port=self._server.port)
             try:
                 if self._instances.wait_ready(lambda: self._shutdown.asked):
+                    self._health.beat()  # the load may have taken longer than a turn ever may
                     self._health.started = True
                     stages.callback(self._intake.close)  # before the threads end: the next owner need not wait for them
                     self._intake.open()

@@ -147,6 +147,7 @@ def test_a_numeric_password_in_the_environment_stays_text(file: Path, monkeypatc
 
 
 REFUSED = [
+    "request.required.acks",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "auto.offset.reset",
