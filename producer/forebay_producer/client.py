@@ -33,6 +33,11 @@ from forebay_schemas import Code, Failure, Result, read_reply
 from forebay_schemas import headers as names
 
 CONNECT_WITHIN_S: Final = 5.0
+_NO_LEADER_YET: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 FLUSH_WITHIN_S: Final = 10.0
 NEW_PARTITIONS_EVERY_S: Final = 5.0  # well below any sensible timeout: an answer may already wait there
 POLL_S: Final = 0.05
@@ -311,14 +316,25 @@ class Client:
         for partition in self._find_topic(topic, deadline):
             if partition not in self._partitions:
                 wanted = TopicPartition(topic, partition)
-                try:
-                    first, end = self._consumer.get_watermark_offsets(wanted, timeout=_left(deadline))
-                except KafkaException as error:
-                    raise BrokerUnavailable(f"{topic} [{partition}] cannot be read: {error.args[0].str()}") from error
+                first, end = self._bounds(wanted, deadline)
                 fresh.append(TopicPartition(topic, partition, end if from_end else first))
         if fresh:
             self._consumer.incremental_assign(fresh)
             self._partitions |= {partition.partition for partition in fresh}
+
+    def _bounds(self, partition: TopicPartition, deadline: float) -> tuple[int, int]:
+        """First and end offset. A partition that was made a moment ago has no leader yet: asked again until then."""
+        while True:
+            try:
+                first, end = self._consumer.get_watermark_offsets(partition, timeout=_left(deadline))
+                return int(first), int(end)
+            except KafkaException as error:
+                text = error.args[0].str()
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() >= deadline:
+                    raise BrokerUnavailable(
+                        f"{partition.topic} [{partition.partition}] cannot be read: {text}"
+                    ) from error
+                self._ending.wait(0.05)
 
     # ---- settings of the two Kafka clients; what PROMISED names stands last
 
