@@ -1,8 +1,9 @@
 """The worker's settings: one YAML file, environment variables over it, `--set` flags over both.
 
-The only module that reads the environment and files. Every part has its own frozen model; unknown keys are errors.
+Every part has its own frozen model; unknown keys are errors. Secrets in files are named here and read by `credentials`.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,16 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from forebay_consumer.credentials import is_secret_file
 from forebay_consumer.errors import BadConfig
+from forebay_consumer.sources import (
+    Environment,
+    OneSpelling,
+    check_variables,
+    delivery_mode,
+    flatten_kafka,
+    parse_flags,
+)
 
 REFUSED: Final = {
     "enable.auto.commit": "offsets are committed only after the replies are confirmed",
@@ -29,7 +39,12 @@ REFUSED: Final = {
     "transactional.id": "exactly-once is a delivery mode, not a client setting",
     "enable.partition.eof": "the worker reads positions itself",
 }
-_SECRET: Final = re.compile(r"password|passphrase|secret|\.key\.pem|sasl\.jaas|token", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"password|passphrase|secret|\.key\.pem|sasl\.jaas|sasl\.oauthbearer\.config|token", re.IGNORECASE
+)
+_SECRET_WORD: Final = re.compile(
+    r"(^|[._-])(password|passphrase|secret|token|api_?key|credentials?)($|[._-])", re.IGNORECASE
+)
 TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -39,21 +54,9 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-def _flatten_kafka(value: Any) -> Any:
-    """Accept `bootstrap.servers`, `bootstrap_servers` (from the environment) and nested mappings alike."""
+def _check_kafka(value: Any) -> Any:
     if not isinstance(value, Mapping):
-        return value
-    flat: dict[str, Any] = {}
-    for key, entry in value.items():
-        name = str(key).replace("_", ".").lower()
-        if isinstance(entry, Mapping):
-            flat.update({f"{name}.{rest}": nested for rest, nested in _flatten_kafka(entry).items()})
-        else:
-            flat[name] = entry
-    return flat
-
-
-def _check_kafka(value: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("expected a mapping of librdkafka's keys and values, as in {bootstrap.servers: host:9092}")
     for key, reason in REFUSED.items():
         if key in value:
             raise ValueError(f"{key} may not be set: {reason}")
@@ -69,11 +72,21 @@ def _check_kafka(value: dict[str, Any]) -> dict[str, Any]:
     protocol = value.get("group.protocol", "classic")
     if protocol not in ("classic", "consumer"):
         raise ValueError(f"group.protocol={protocol!r}: allowed are 'classic' and 'consumer'")
+    _check_credentials(value)
     return value
 
 
+def _check_credentials(kafka: Mapping[str, Any]) -> None:
+    """No value is told here: it may be the secret itself in the wrong place."""
+    for key, value in kafka.items():
+        if _SECRET.search(key) and not isinstance(value, str):
+            raise ValueError(f"{key} must be text; put it in quotes, since YAML reads 0123 as a number")
+        if is_secret_file(key) and (plain := key.removesuffix(".file")) in kafka:
+            raise ValueError(f"{plain} and {key} are both given; give one of them")
+
+
 KafkaSettings = Annotated[
-    dict[str, str | int | float | bool], BeforeValidator(lambda value: _check_kafka(_flatten_kafka(value)))
+    dict[str, str | int | float | bool], BeforeValidator(lambda value: _check_kafka(flatten_kafka(value)))
 ]
 
 
@@ -101,8 +114,10 @@ class TopicsSettings(Part):
             raise ValueError(f"replies[0]={self.replies[0]!r} must be a topic name, not a pattern")
         plain = [entry for entry in self.replies if not entry.startswith("^")]
         for name in (*self.requests, *plain, *([self.dead_letters] if self.dead_letters else [])):
-            if not TOPIC_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -")
+            if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+                raise ValueError(
+                    f"{name!r} is no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -, but not . or .."
+                )
         for name in (*plain, *([self.dead_letters] if self.dead_letters else [])):
             if name.startswith("__"):
                 raise ValueError(f"{name!r} is an internal topic of Kafka; answers never go there")
@@ -276,10 +291,6 @@ class LoggingSettings(Part):
     ] = "auto"
 
 
-def _delivery(value: Any) -> Any:
-    return {"mode": value} if isinstance(value, str) else value
-
-
 class WorkerSettings(BaseSettings):
     """Everything a worker needs to know. `load` makes one."""
 
@@ -293,7 +304,7 @@ class WorkerSettings(BaseSettings):
 
     kafka: Annotated[KafkaSettings, Field(description="Passed to librdkafka as it is.")]
     topics: TopicsSettings
-    delivery: Annotated[DeliverySettings, BeforeValidator(_delivery)] = DeliverySettings()
+    delivery: Annotated[DeliverySettings, BeforeValidator(delivery_mode)] = DeliverySettings()
     batching: BatchingSettings = BatchingSettings()
     model: ModelSettings
     limits: LimitsSettings = LimitsSettings()
@@ -310,9 +321,11 @@ class WorkerSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags (init) over the environment over the file."""
-        del dotenv_settings, file_secret_settings
-        sources = (init_settings, env_settings)
-        return sources if cls._file is None else (*sources, YamlConfigSettingsSource(settings_cls, cls._file))
+        del env_settings, dotenv_settings, file_secret_settings
+        sources = [init_settings, Environment(settings_cls)]
+        if cls._file is not None:
+            sources.append(YamlConfigSettingsSource(settings_cls, cls._file))
+        return tuple(OneSpelling(settings_cls, source) for source in sources)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -327,9 +340,20 @@ class WorkerSettings(BaseSettings):
     def shown(self) -> dict[str, Any]:
         """The merged settings as plain data, secrets hidden."""
         plain = self.model_dump(mode="json", by_alias=False)
-        plain["kafka"] = {key: "***" if _SECRET.search(key) else value for key, value in plain["kafka"].items()}
+        plain["kafka"] = {
+            key: "***" if _SECRET.search(key) and not is_secret_file(key) else value
+            for key, value in plain["kafka"].items()
+        }
+        plain["model"]["options"] = _hidden(plain["model"]["options"])
         plain["model"]["class"] = plain["model"].pop("class_")
         return plain
+
+
+def _hidden(options: Any) -> Any:
+    """A model's own options, where `token` may be a hub's and `tokenizer` is none."""
+    if isinstance(options, Mapping):
+        return {key: "***" if _SECRET_WORD.search(str(key)) else _hidden(value) for key, value in options.items()}
+    return [_hidden(value) for value in options] if isinstance(options, list) else options
 
 
 def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
@@ -343,9 +367,13 @@ def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
     """
     if file is not None and not file.is_file():
         raise BadConfig(f"no configuration file at {file}; write one, or name another with --config")
+    check_variables(os.environ, list(WorkerSettings.model_fields))
     loader = type("Loaded", (WorkerSettings,), {"_file": file, "__module__": __name__})
+    flags = parse_flags(WorkerSettings, overrides)
     try:
-        settings = loader(**_parse(overrides))
+        settings = loader(**flags)
+    except BadConfig:
+        raise
     except ValidationError as error:
         raise BadConfig(_explain(error, file)) from None
     except SettingsError as error:
@@ -354,30 +382,6 @@ def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
         raise BadConfig(f"{file}: not readable as YAML: {error}") from error
     assert isinstance(settings, WorkerSettings)
     return settings
-
-
-def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    merged: dict[str, Any] = {}
-    for override in overrides:
-        path, separator, text = override.partition("=")
-        if not separator:
-            raise BadConfig(f"--set {override}: expected part.key=value, as in batching.linger_ms=5")
-        part, _, key = path.partition(".")
-        value = yaml.safe_load(text)
-        if not key:
-            merged[part] = value
-        elif part == "kafka":
-            # The spelling of the environment, so that a flag replaces a variable instead of standing beside it.
-            merged.setdefault(part, {})[key.replace(".", "_")] = value
-        else:
-            target = merged.setdefault(part, {})
-            *parents, leaf = key.split(".")
-            for parent in parents:
-                target = target.setdefault(parent, {})
-            target[leaf] = value
-    return merged
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:

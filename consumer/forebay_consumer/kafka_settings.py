@@ -1,8 +1,13 @@
-"""Which of the user's librdkafka settings go to the consumer and which to the producer; unlisted ones go to both."""
+"""Which of the user's librdkafka settings go to the consumer and which to the producer; unlisted ones go to both.
+
+Both raise BadConfig where a secret's file or the function for OAuth tokens cannot be had.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+from forebay_consumer.credentials import with_credentials
 
 _CONSUMER_ONLY: Final = (
     "group.",
@@ -47,8 +52,9 @@ _PRODUCER: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 def consumer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in kafka.items() if not key.startswith(_PRODUCER_ONLY)}
+    return {key: value for key, value in with_credentials(kafka).items() if not key.startswith(_PRODUCER_ONLY)}
 
 
 def producer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_PRODUCER, **{key: value for key, value in kafka.items() if not key.startswith(_CONSUMER_ONLY)}}
+    given = with_credentials(kafka)
+    return {**_PRODUCER, **{key: value for key, value in given.items() if not key.startswith(_CONSUMER_ONLY)}}

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from forebay_producer.config import ClientSettings, load
+from forebay_producer.credentials import with_credentials
 from forebay_producer.encode import Value, encode, request_id_of
 from forebay_producer.errors import (
     BadRequest,
@@ -90,7 +91,7 @@ class Client:
 
         Raises:
             BrokerUnavailable: no broker answers within 5 s, or one of the topics cannot be read. May be tried again.
-            BadSettings: librdkafka does not take a `kafka` setting.
+            BadSettings: librdkafka does not take a `kafka` setting, or a secret's file cannot be read.
             ClientClosed: it was closed; make a new one.
         """
         if self._closed:
@@ -370,7 +371,7 @@ class Client:
 
 def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
     try:
-        return kind(dict(settings), logger=_librdkafka_log)
+        return kind(with_credentials(settings), logger=_librdkafka_log)
     except KafkaException as error:
         raise BadSettings(f"kafka: {error.args[0].str()}") from None
     except (TypeError, ValueError) as error:

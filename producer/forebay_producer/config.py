@@ -1,10 +1,12 @@
 """A client's settings: keyword arguments over environment variables (`FOREBAY_…`) over a YAML file.
 
-A worker's variables share the prefix, so names that are no setting of the client are left alone in the environment,
-and refused everywhere else.
+A worker's variables share the prefix, so its parts are left alone in the environment; what is neither's is refused.
+Secrets in files are named here and read by `credentials`.
 """
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final
@@ -13,16 +15,28 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
     YamlConfigSettingsSource,
 )
 
+from forebay_producer.credentials import is_secret_file
 from forebay_producer.errors import BadSettings
 
 Kafka = dict[str, str | int | float | bool]
 
+PREFIX: Final = "FOREBAY_"
+WORKERS: Final = frozenset({"topics", "delivery", "batching", "model", "limits", "metrics", "logging"})
+"""Parts of a worker's settings that a client is not told by; one environment may serve both."""
+
+_TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_SECRET: Final = re.compile(
+    r"password|passphrase|secret|\.key\.pem|sasl\.jaas|sasl\.oauthbearer\.config|token", re.IGNORECASE
+)
+# Kubernetes and Docker describe a service named `forebay-…` in every container's environment.
+_SERVICE_LINK: Final = re.compile(r"(_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 _ALL: Final = ("all", "-1")
 _SENT: Final = "a request counts as sent only when all in-sync replicas have it"
 _NO_GROUP: Final = "a client reads all partitions of the reply topic and joins no group"
@@ -48,7 +62,8 @@ PROMISED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
 def _flatten(value: Any) -> Any:
     """Accept `bootstrap.servers`, `bootstrap_servers` (from the environment) and nested mappings alike.
 
-    Environment variables cannot have dots in their names, and no key of librdkafka has an underscore.
+    Environment variables cannot have dots in their names, and no key of librdkafka has an underscore; of the Python
+    client's own only `oauth_cb` is understood.
     """
     if not isinstance(value, Mapping):
         return value
@@ -58,8 +73,26 @@ def _flatten(value: Any) -> Any:
         if isinstance(entry, Mapping):
             flat.update({f"{name}.{rest}": nested for rest, nested in _flatten(entry).items()})
         else:
-            flat[name] = entry
+            flat["oauth_cb" if name == "oauth.cb" else name] = entry
     return flat
+
+
+def _check_credentials(kafka: Any) -> Any:
+    """No value is told here: it may be the secret itself in the wrong place."""
+    if not isinstance(kafka, Mapping):
+        raise ValueError("expected a mapping of librdkafka's keys and values, as in {bootstrap.servers: host:9092}")
+    for key, value in kafka.items():
+        if _SECRET.search(key) and not isinstance(value, str):
+            raise ValueError(f"{key} must be text; put it in quotes, since YAML reads 0123 as a number")
+        if is_secret_file(key) and (plain := key.removesuffix(".file")) in kafka:
+            raise ValueError(f"{plain} and {key} are both given; give one of them")
+    return kafka
+
+
+def _topic_name(name: str) -> str:
+    if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+        raise ValueError("no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -, but not . or ..")
+    return name
 
 
 def _keep_promises(kafka: Kafka) -> Kafka:
@@ -81,17 +114,19 @@ class ClientSettings(BaseSettings):
 
     kafka: Annotated[
         Kafka,
-        BeforeValidator(_flatten),
+        BeforeValidator(lambda value: _check_credentials(_flatten(value))),
         AfterValidator(_keep_promises),
         Field(
             repr=False,  # it may hold a password
             description="Passed to librdkafka as it is: bootstrap.servers (default localhost:9092), security, …",
         ),
     ] = {"bootstrap.servers": "localhost:9092"}
-    requests: Annotated[str, Field(min_length=1, description="Topic that requests go to.")] = "inference.requests"
-    replies: Annotated[str, Field(min_length=1, description="Topic that answers come on; shared by many clients.")] = (
-        "inference.replies"
+    requests: Annotated[str, AfterValidator(_topic_name), Field(description="Topic that requests go to.")] = (
+        "inference.requests"
     )
+    replies: Annotated[
+        str, AfterValidator(_topic_name), Field(description="Topic that answers come on; shared by many clients.")
+    ] = "inference.replies"
     timeout_s: Annotated[
         float, Field(gt=0, le=86_400, description="Seconds to wait for an answer when the request names no other time.")
     ] = 30.0
@@ -110,11 +145,41 @@ class ClientSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments (init) over the environment over the file."""
-        del dotenv_settings, file_secret_settings
-        sources = [init_settings, env_settings]
+        del env_settings, dotenv_settings, file_secret_settings
+        sources: list[PydanticBaseSettingsSource] = [init_settings, _Environment(settings_cls)]
         if cls._file is not None:
             sources.append(YamlConfigSettingsSource(settings_cls, cls._file))
         return tuple(_FlatKafka(settings_cls, source) for source in sources)
+
+
+class _Environment(EnvSettingsSource):
+    """Environment variables; a kafka value is text as it is: a password of digits must not become a number."""
+
+    def explode_env_vars(self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]) -> dict[str, Any]:
+        if field_name != "kafka":
+            return super().explode_env_vars(field_name, field, env_vars)
+        prefix = f"{PREFIX}KAFKA__".lower()
+        return {
+            name.removeprefix(prefix).replace("__", "."): value
+            for name, value in env_vars.items()
+            if name.startswith(prefix)
+        }
+
+
+def _check_variables(names: Iterable[str]) -> None:
+    """Refuse a misspelt variable: it would be ignored without a word."""
+    known = [*ClientSettings.model_fields, *WORKERS]
+    for name in names:
+        part = name.upper().removeprefix(PREFIX).partition("__")[0].lower()
+        link = _SERVICE_LINK.search(name) or (name.endswith("_PORT") and "://" in os.environ.get(name, ""))
+        if name.upper().startswith(PREFIX) and part not in known and not link:
+            raise BadSettings(
+                f"the environment: {name} is no variable of a client; there are "
+                + ", ".join(
+                    f"{PREFIX}{field.upper()}{'__…' if field == 'kafka' else ''}"
+                    for field in ClientSettings.model_fields
+                )
+            )
 
 
 class _FlatKafka(PydanticBaseSettingsSource):
@@ -136,10 +201,11 @@ def load(file: Path | None = None, **given: Any) -> ClientSettings:
     """Read and merge the settings.
 
     Raises:
-        BadSettings: the file is missing or no YAML, or a key or value is not allowed.
+        BadSettings: the file is missing or no YAML, a key or value is not allowed, or a variable is misspelt.
     """
     if file is not None and not file.is_file():
         raise BadSettings(f"no configuration file at {file}")
+    _check_variables(os.environ)
     loader = type("Loaded", (ClientSettings,), {"_file": file, "__module__": __name__})
     try:
         settings = loader(**given)

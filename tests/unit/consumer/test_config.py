@@ -11,6 +11,7 @@ import yaml
 from forebay_consumer.config import REFUSED as REASONS
 from forebay_consumer.config import WorkerSettings, load
 from forebay_consumer.errors import BadConfig
+from forebay_producer import ClientSettings
 
 KAFKA: Mapping[str, Any] = {"bootstrap.servers": "file:9092", "group.id": "group"}
 DOCUMENT: Mapping[str, Any] = {
@@ -131,19 +132,59 @@ def test_a_kafka_variable_beats_the_file_in_each_spelling(
     assert kafka == {"group.id": "group", "bootstrap.servers": "variable"}
 
 
-@pytest.mark.parametrize("flag", ["bootstrap.servers", "bootstrap_servers"])
+@pytest.mark.parametrize("flag", ["bootstrap.servers", "bootstrap_servers", "BOOTSTRAP.SERVERS"])
+@pytest.mark.parametrize("variable", IN_ENVIRONMENT)
 @pytest.mark.parametrize("spelling", IN_FILE)
-def test_a_kafka_flag_beats_a_kafka_variable(
-    file: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, flag: str
+def test_a_kafka_flag_beats_a_kafka_variable_in_each_spelling(
+    file: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, variable: str, flag: str
 ) -> None:
-    monkeypatch.setenv("FOREBAY_KAFKA__BOOTSTRAP_SERVERS", "variable")
+    monkeypatch.setenv(f"FOREBAY_KAFKA__{IN_ENVIRONMENT[variable]}", "variable")
     settings = read(file, {"kafka": {"group.id": "group", **IN_FILE[spelling]}}, [f"kafka.{flag}=flag"])
     assert settings.kafka == {"group.id": "group", "bootstrap.servers": "flag"}
 
 
-def test_a_numeric_password_in_the_environment_stays_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOREBAY_KAFKA__SASL_PASSWORD", "0123")
-    assert read(file).kafka["sasl.password"] == "0123"
+@pytest.mark.parametrize("password", ["012345", "12345", "1e5", "true", "null", "{a: b}", '"', "a: b", ""])
+@pytest.mark.parametrize("variable", ["SASL_PASSWORD", "SASL__PASSWORD"])
+def test_a_password_that_looks_like_something_else_stays_text(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, password: str
+) -> None:
+    assert read(file, flags=[f"kafka.sasl.password={password}"]).kafka["sasl.password"] == password
+    monkeypatch.setenv(f"FOREBAY_KAFKA__{variable}", password)
+    assert read(file).kafka["sasl.password"] == password
+
+
+@pytest.mark.parametrize("key", ["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"])
+def test_a_secret_that_yaml_has_made_a_number_is_refused(file: Path, key: str) -> None:
+    message = refusal(file, {"kafka": {**KAFKA, key: 5349}})
+    assert f"kafka: {key} must be text; put it in quotes" in message
+    assert "5349" not in message
+
+
+@pytest.mark.parametrize("given", [None, "host:9092", ["bootstrap.servers"]])
+def test_kafka_that_is_no_mapping_is_told_as_such(file: Path, given: object) -> None:
+    assert "kafka: expected a mapping of librdkafka's keys and values" in refusal(file, {"kafka": given})
+
+
+def test_a_secret_and_its_file_together_are_refused(file: Path) -> None:
+    kafka = {**KAFKA, "sasl.password": "hunter2", "sasl.password.file": "/run/secrets/password"}
+    message = refusal(file, {"kafka": kafka})
+    assert "sasl.password and sasl.password.file are both given" in message
+    assert "hunter2" not in message
+
+
+def test_the_file_of_a_secret_is_named_and_not_read_by_the_settings(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_KAFKA__SASL_PASSWORD_FILE", "/run/secrets/password")
+    settings = read(file, {"kafka": {**KAFKA, "ssl.key.pem.file": "/run/secrets/key"}})
+    wanted = {**KAFKA, "ssl.key.pem.file": "/run/secrets/key", "sasl.password.file": "/run/secrets/password"}
+    assert settings.kafka == wanted
+    assert settings.shown()["kafka"] == wanted
+
+
+@pytest.mark.parametrize("spelling", ["oauth_cb", "oauth.cb", "OAUTH_CB"])
+def test_the_function_for_tokens_keeps_its_name(file: Path, spelling: str) -> None:
+    assert read(file, {"kafka": {**KAFKA, spelling: "tokens:fetch"}}).kafka["oauth_cb"] == "tokens:fetch"
 
 
 REFUSED = [
@@ -322,6 +363,68 @@ def test_a_flag_without_a_value_is_refused(file: Path) -> None:
     assert "--set batching.linger_ms: expected part.key=value" in refusal(file, flags=["batching.linger_ms"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        pytest.param(["foo"], "--set foo: expected part.key=value", id="a word"),
+        pytest.param(["=5"], "--set : expected part.key=value", id="no key"),
+        pytest.param(["batching.=5"], "--set batching.: expected part.key=value", id="half a key"),
+        pytest.param(["batching.linger_ms=[1"], "--set batching.linger_ms: not readable as YAML", id="half a list"),
+        pytest.param(["kafka=hunter2: ["], "--set kafka: not readable as YAML", id="half of kafka"),
+        pytest.param(["batching=5"], "batching: Input should be a valid dictionary", id="a part that is a number"),
+        pytest.param(["foo=5"], "foo: Extra inputs are not permitted", id="a part there is not"),
+    ],
+)
+def test_a_flag_that_makes_no_sense_is_told_as_a_flag(file: Path, flags: Sequence[str], said: str) -> None:
+    message = refusal(file, flags=flags)
+    assert said in message
+    assert "hunter2" not in message
+
+
+def test_a_later_flag_beats_an_earlier_one(file: Path) -> None:
+    flags = ["batching=5", "batching.batch_size=3", "batching.max_batch_size=4", "batching.lookahead=2"]
+    batching = read(file, flags=flags).batching
+    assert (batching.max_batch_size, batching.lookahead) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        pytest.param("FOREBAY_BATCHNG__LINGER_MS", "", id="a misspelt part"),
+        pytest.param("FOREBAY_BATCHING_LINGER_MS", "FOREBAY_BATCHING__…", id="one underscore"),
+        pytest.param("forebay_kafka_group_id", "FOREBAY_KAFKA__…", id="lower case"),
+        pytest.param("FOREBAY_", "", id="nothing"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, hint: str) -> None:
+    monkeypatch.setenv(variable, "5")
+    message = refusal(file)
+    assert f"the environment: {variable} is no variable of a worker" in message
+    assert hint in message
+    assert all(part.upper() in message for part in WorkerSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(
+            pytest.param(f"FOREBAY_{name.upper()}", "x", id=f"a client's {name}")
+            for name in ClientSettings.model_fields
+            if name != "kafka"
+        ),
+        pytest.param("FOREBAY_MODEL_SERVICE_HOST", "10.0.0.1", id="a service's host"),
+        pytest.param("FOREBAY_SERVICE_PORT_METRICS", "9400", id="a service's named port"),
+        pytest.param("FOREBAY_WORKER_PORT", "tcp://10.0.0.1:9400", id="a service's address"),
+        pytest.param("FOREBAY_WORKER_PORT_9400_TCP_ADDR", "10.0.0.1", id="a service's address, in parts"),
+    ],
+)
+def test_a_variable_that_others_put_there_is_left_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    read(file)
+
+
 def test_a_variable_that_is_no_json_names_its_part(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREBAY_TOPICS__REQUESTS", "requests")
     message = refusal(file)
@@ -349,6 +452,23 @@ def test_each_name_of_a_batching_option_is_understood_everywhere(
     assert getattr(read(file, flags=[f"batching.{alias}=8"]).batching, name) == 8
     monkeypatch.setenv(f"FOREBAY_BATCHING__{alias.upper()}", "9")
     assert getattr(read(file).batching, name) == 9
+
+
+@pytest.mark.parametrize("alias", ["batch_size", "max_batch_size"])
+@pytest.mark.parametrize("below", ["batch_size", "max_batch_size"])
+def test_a_higher_source_wins_under_each_of_a_settings_names(
+    file: Path, monkeypatch: pytest.MonkeyPatch, below: str, alias: str
+) -> None:
+    parts = {"batching": {below: 7}}
+    assert read(file, parts, [f"batching.{alias}=8"]).batching.max_batch_size == 8
+    monkeypatch.setenv(f"FOREBAY_BATCHING__{alias.upper()}", "9")
+    assert read(file, parts).batching.max_batch_size == 9
+    assert read(file, parts, [f"batching.{below}=10"]).batching.max_batch_size == 10
+
+
+def test_two_names_of_one_setting_in_one_source_are_refused(file: Path) -> None:
+    message = refusal(file, {"batching": {"batch_size": 7, "max_batch_size": 8}})
+    assert "batching: max_batch_size and batch_size are names of one setting" in message
 
 
 @pytest.mark.parametrize(
@@ -381,6 +501,17 @@ def test_delivery_may_be_a_plain_mode(file: Path) -> None:
     assert settings.delivery == read(file, {"delivery": {"mode": "at-least-once"}}).delivery
 
 
+@pytest.mark.parametrize("word", ["at-least-once", '{"mode": "at-least-once"}'])
+def test_a_plain_delivery_above_keeps_what_stands_below(file: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    parts = {"delivery": {"start": "latest", "drain_ms": 1}}
+    assert read(file, parts, [f"delivery={word}"]).delivery.start == "latest"
+    assert read(file, parts, [f"delivery={word}", "delivery.start=fail"]).delivery.start == "fail"
+    monkeypatch.setenv("FOREBAY_DELIVERY", word)
+    monkeypatch.setenv("FOREBAY_DELIVERY__DRAIN_MS", "2")
+    delivery = read(file, parts).delivery
+    assert (delivery.mode, delivery.start, delivery.drain_ms) == ("at-least-once", "latest", 2)
+
+
 def test_a_plain_delivery_is_checked_as_a_mode(file: Path) -> None:
     assert "delivery.mode: Input should be 'at-least-once' (given: 'maybe')" in refusal(file, {"delivery": "maybe"})
 
@@ -400,6 +531,8 @@ def test_a_plain_delivery_is_checked_as_a_mode(file: Path) -> None:
         pytest.param({"dead_letters": "requests"}, "'requests' is also a request topic", id="letters as requests"),
         pytest.param({"requests": ["a b"]}, "'a b' is no topic name", id="a space in a request topic"),
         pytest.param({"replies": ["replies", "ä"]}, "'ä' is no topic name", id="an umlaut in a reply topic"),
+        pytest.param({"requests": ["."]}, "'.' is no topic name", id="one dot"),
+        pytest.param({"replies": ["replies", ".."]}, "'..' is no topic name", id="two dots"),
         pytest.param({"dead_letters": "x" * 250}, "is no topic name; allowed are 1 to 249", id="a name too long"),
     ],
 )
@@ -438,6 +571,7 @@ SECRETS = [
     "ssl.keystore.password",
     "ssl.key.pem",
     "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
     "sasl_password",
 ]
 
@@ -456,6 +590,13 @@ def test_shown_settings_are_plain_and_say_class_as_the_file_does(file: Path) -> 
     assert shown["model"]["class"] == "models:Shout"
     assert "class_" not in shown["model"]
     assert yaml.safe_load(yaml.safe_dump(shown)) == shown
+
+
+@pytest.mark.parametrize("key", ["token", "api_key", "hub-token", "Password"])
+def test_shown_settings_hide_a_secret_among_the_models_options(file: Path, key: str) -> None:
+    options = {"tokenizer": "fast", "deep": [{key: "hunter2"}], key: "hunter2"}
+    shown = read(file, {"model": {**DOCUMENT["model"], "options": options}}).shown()["model"]["options"]
+    assert shown == {"tokenizer": "fast", "deep": [{key: "***"}], key: "***"}
 
 
 @pytest.mark.parametrize("key", SECRETS)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from forebay_consumer.config import WorkerSettings
 from forebay_producer import BadSettings, Client, ClientSettings, load
 
 
@@ -131,3 +132,70 @@ def test_a_secret_is_not_told_with_an_error() -> None:
 def test_settings_and_fields_together_are_refused() -> None:
     with pytest.raises(BadSettings, match="not both"):
         Client(ClientSettings(), timeout_s=3)
+
+
+@pytest.mark.parametrize("password", ["012345", "12345", "1e5", "true", "null", "{}", "a: b"])
+@pytest.mark.parametrize("variable", ["SASL_PASSWORD", "SASL__PASSWORD"])
+def test_a_password_that_looks_like_something_else_stays_text(
+    monkeypatch: pytest.MonkeyPatch, variable: str, password: str
+) -> None:
+    monkeypatch.setenv(f"FOREBAY_KAFKA__{variable}", password)
+    assert load().kafka["sasl.password"] == password
+
+
+def test_a_secret_that_yaml_has_made_a_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "client.yaml").write_text("kafka: {sasl.password: 012345}\n")
+    with pytest.raises(BadSettings, match=r"sasl\.password must be text; put it in quotes") as raised:
+        load(tmp_path / "client.yaml")
+    assert "5349" not in str(raised.value)
+
+
+def test_a_secret_and_its_file_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_KAFKA__SASL_PASSWORD_FILE", "/run/secrets/password")
+    with pytest.raises(BadSettings, match=r"sasl\.password and sasl\.password\.file are both given"):
+        load(kafka={"sasl.password": "hush"})
+
+
+def test_a_secret_file_that_is_missing_is_told_by_open() -> None:
+    with pytest.raises(BadSettings, match=r"kafka\.sasl\.password\.file='/no/such/file': cannot be read: No such file"):
+        Client(kafka={"sasl.password.file": "/no/such/file"}).open()
+
+
+@pytest.mark.parametrize("kafka", [None, "host:9092"])
+def test_kafka_that_is_no_mapping_is_told_as_such(kafka: Any) -> None:
+    with pytest.raises(BadSettings, match="expected a mapping of librdkafka's keys"):
+        load(kafka=kafka)
+
+
+@pytest.mark.parametrize("name", [".", "..", "a b", "", "x" * 250])
+def test_a_name_that_no_topic_can_have_is_refused(name: str) -> None:
+    for field in ("requests", "replies"):
+        with pytest.raises(BadSettings, match=f"{field}=.*: no topic name"):
+            load(None, **{field: name})
+
+
+@pytest.mark.parametrize("variable", ["FOREBAY_TIMEOUT", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "forebay_reqests"])
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "5")
+    with pytest.raises(BadSettings, match=f"{variable} is no variable of a client; there are .*FOREBAY_TIMEOUT_S"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(
+            pytest.param(f"FOREBAY_{part.upper()}__X", "x", id=part)
+            for part in WorkerSettings.model_fields
+            if part != "kafka"
+        ),
+        pytest.param("FOREBAY_MODEL_SERVICE_HOST", "10.0.0.1", id="a service's host"),
+        pytest.param("FOREBAY_WORKER_PORT", "tcp://10.0.0.1:9400", id="a service's address"),
+        pytest.param("FOREBAY_WORKER_PORT_9400_TCP_ADDR", "10.0.0.1", id="a service's address, in parts"),
+    ],
+)
+def test_a_variable_that_others_put_there_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    load()
