@@ -18,7 +18,10 @@ from forebay_consumer.errors import BadConfig, FatalError
 from forebay_consumer.logs import configure
 from forebay_consumer.shutdown import Shutdown, Signals
 
-app: Final = typer.Typer(no_args_is_help=True, add_completion=False, help="The Forebay worker.")
+# An error that nobody expected is told without its frames' variables: a password may be among them.
+app: Final = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The Forebay worker."
+)
 config_app: Final = typer.Typer(no_args_is_help=True, help="Look at a worker's settings.")
 app.add_typer(config_app, name="config")
 

@@ -11,6 +11,7 @@ from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError, ModelUnavailable, WrongLength
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
+from forebay_consumer.logs import where_raised
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.outcomes import Failed, settle, split_rows
@@ -150,7 +151,7 @@ class Instance:
             action="request_failed",
             request=item.envelope.id,
             code=failed.code.value,
-            exc_info=failed.__cause__,
+            exception=where_raised(failed.__cause__),
         )
         return Fault(item.record, item.envelope, failed.code, str(failed), "forward")
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 
 import orjson
 import structlog
@@ -18,7 +19,11 @@ def configure(settings: LoggingSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
-        last: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Not the default: where rich is installed, that one prints every frame's variables, passwords and rows too.
+        plain = structlog.dev.plain_traceback
+        last: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        ]
     else:
         last = [
             structlog.processors.format_exc_info,
@@ -32,6 +37,18 @@ def configure(settings: LoggingSettings) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def where_raised(error: BaseException | None) -> str:
+    """The stack and kind of an error and of what caused it, for `exception=`; not its text, which may quote a request.
+
+    For what a model raises on a request: `could not convert string to float: '…'` has the row in it.
+    """
+    told: list[str] = []
+    while error is not None and len(told) < 5:
+        told.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\ncaused by\n".join(told)
 
 
 class ClientLog(logging.Handler):

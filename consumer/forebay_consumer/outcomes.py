@@ -55,7 +55,7 @@ def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[A
 
 
 def _failure(error: Exception) -> Failed:
-    # The exception's own text may hold paths or parts of other requests: the log has it, the client gets its kind.
+    # The exception's own text may hold paths or parts of requests: the client gets its kind, the log its stack.
     if isinstance(error, BatchError):
         failed = Failed(error.code, str(error))
     else:

@@ -14,6 +14,7 @@ from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
+from forebay_consumer.logs import where_raised
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
@@ -122,7 +123,9 @@ class Preprocessor:
         record, envelope, _ = decoded
         if isinstance(error, RequestError):
             return Fault(record, envelope, error.code, error.message, "preprocess")
-        self._log.warning("preprocess raised", action="preprocess_failed", request=envelope.id, exc_info=error)
+        self._log.warning(
+            "preprocess raised", action="preprocess_failed", request=envelope.id, exception=where_raised(error)
+        )
         message = f"the model could not prepare this request ({type(error).__name__})"
         return Fault(record, envelope, Code.MODEL_ERROR, message, "preprocess")
 

@@ -2,7 +2,8 @@
 
 "echo me"                    -> {"text": "echo me", "digest": ...}
 {"sleep_s": 0.2, "n": 1}     sleeps in forward, once per batch the longest
-{"raise": true, "n": 2}      forward raises
+{"raise": true, "n": 2}      forward raises, and its error quotes the row
+{"stumble": true, "n": 2}    preprocess raises, and its error quotes the row
 {"refuse": "why", "n": 3}    preprocess refuses it
 {"length": 1}                forward gives one output too few
 """
@@ -29,12 +30,13 @@ class Scripted(Model):
     journal: file to which every forward pass adds one line: pid, instance, rows, and how many passes ran at once.
     pass_s: seconds that every pass takes.
     load_s: seconds that loading takes.
+    token: a secret that it has no use for.
     """
 
     _running = 0
     _lock = threading.Lock()
 
-    def __init__(self, journal: str | None = None, pass_s: float = 0.0, load_s: float = 0.0) -> None:
+    def __init__(self, journal: str | None = None, pass_s: float = 0.0, load_s: float = 0.0, token: str = "") -> None:
         self._journal = None if journal is None else Path(journal)
         self._pass_s = pass_s
         self._load_s = load_s
@@ -46,6 +48,8 @@ class Scripted(Model):
         self._note({"loaded": device})
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        if culprit := next((row for row in rows if isinstance(row, dict) and row.get("stumble")), None):
+            raise ValueError(f"scripted stumble over {culprit}")
         return [InvalidRequest(row["refuse"]) if isinstance(row, dict) and "refuse" in row else row for row in rows]
 
     def cost(self, row: Any) -> int:
@@ -62,8 +66,8 @@ class Scripted(Model):
             for gate in (Path(row["until"]) for row in scripts if "until" in row):
                 while not gate.exists():
                     time.sleep(0.01)
-            if any(row.get("raise") for row in scripts):
-                raise RuntimeError("scripted failure")
+            if culprit := next((row for row in scripts if row.get("raise")), None):
+                raise RuntimeError(f"scripted failure of {culprit}")
             if any(row.get("length") for row in scripts):
                 return list(batch)[:-1]
             return list(batch)

@@ -1,0 +1,58 @@
+"""What a line of the log may hold: kinds and places of errors, never what a request or a secret said."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from forebay_consumer.config import LoggingSettings
+from forebay_consumer.logs import configure, where_raised
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def raised(row: str) -> Exception:
+    try:
+        try:
+            float(row)
+        except ValueError as error:
+            raise RuntimeError(f"cannot run {row}") from error
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+def test_an_error_is_told_by_kind_and_place_with_its_cause_and_without_its_text() -> None:
+    told = where_raised(raised("private"))
+    assert "RuntimeError\ncaused by\n" in told
+    assert told.endswith("ValueError")
+    assert "in raised" in told
+    assert "private" not in told
+    assert where_raised(None) == ""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_an_unexpected_error_is_logged_without_the_variables_of_its_frames(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(LoggingSettings(format=form))
+    password = "".join(reversed("2retnuh"))  # a traceback quotes the source, which may say nothing else
+
+    def fail() -> None:
+        raise RuntimeError(f"told to one of {len(password)}")
+
+    try:
+        fail()
+    except RuntimeError as error:
+        structlog.get_logger().error("worker stopped", exc_info=error)
+    said = capsys.readouterr().err
+    assert "RuntimeError: told to one of 7" in said
+    assert password not in said
