@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from forebay_consumer.credentials import with_credentials
+from confluent_kafka import KafkaError, KafkaException
+
+from forebay_consumer.credentials import CALLBACK, with_credentials
+from forebay_consumer.errors import BadConfig, FatalError
+from forebay_consumer.logs import client_logger
 
 _CONSUMER_ONLY: Final = (
     "group.",
@@ -58,3 +62,20 @@ def consumer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
 def producer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
     given = with_credentials(kafka)
     return {**_PRODUCER, **{key: value for key, value in given.items() if not key.startswith(_CONSUMER_ONLY)}}
+
+
+def make_client(kind: Any, settings: Mapping[str, Any]) -> Any:
+    """A Consumer or Producer of those settings. With `oauth_cb` it blocks until there is a token, 10 s at most.
+
+    Raises:
+        BadConfig: librdkafka does not take a setting.
+        FatalError: the user's function gave no token.
+    """
+    try:
+        return kind(dict(settings), logger=client_logger())
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.SASL_AUTHENTICATION_FAILED:
+            raise FatalError(f"Kafka: {error.args[0].str()}; look into the function of kafka.{CALLBACK}") from error
+        raise BadConfig(f"kafka: {error.args[0].str()}") from error
+    except (TypeError, ValueError) as error:
+        raise BadConfig(f"kafka: {error}") from error

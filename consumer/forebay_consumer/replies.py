@@ -19,8 +19,7 @@ from forebay_consumer import dead_letters
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
-from forebay_consumer.kafka_settings import producer_settings
-from forebay_consumer.logs import client_logger
+from forebay_consumer.kafka_settings import make_client, producer_settings
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.record import Claim, Fault, Outcome, Record, Success
 from forebay_consumer.routes import Routes
@@ -33,8 +32,9 @@ ALONE_TIMEOUT_S: Final = 10.0
 
 _SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
 _REFUSED: Final[Mapping[int, str]] = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Write and Describe on it to this principal",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant IdempotentWrite on the cluster to this principal",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Write on it to this principal",
+    # Write on any topic lets an idempotent producer in; the right of that name was for brokers before 2.8.
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant Write on the reply topics to this principal",
     KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
 }
 
@@ -115,7 +115,7 @@ class Replies:
         self._chunks.put(outcomes)
 
     def __enter__(self) -> Self:
-        self._producer = Producer(self._settings, logger=client_logger())
+        self._producer = make_client(Producer, self._settings)
         self._thread.start()
         return self
 
@@ -226,7 +226,10 @@ class Replies:
             self._confirmed.append(owed)
 
     def _serve(self, timeout_s: float) -> None:
-        self._producer.poll(timeout_s)
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as raised:  # what ends the producer comes this way, whatever callbacks there are
+            raise _ended(raised.args[0]) from raised
         if self._failed:
             failed, self._failed = self._failed, []
             for message, error in failed:
@@ -257,7 +260,7 @@ class Replies:
     def _judge(self, message: _Message, error: Any) -> None:
         code = error.code()
         if error.fatal():
-            raise FatalError(f"Kafka: the producer cannot go on: {error.str()}; restart the worker")
+            raise _ended(error)
         if code in _REFUSED:
             raise FatalError(f"Kafka: {message.topic}: {error.str()}; {_REFUSED[code]}")
         if code in _SIZE:
@@ -291,3 +294,8 @@ class Replies:
             fault = Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish")
             for part in self._error(fault):
                 self._produce(part)
+
+
+def _ended(error: Any) -> FatalError:
+    remedy = _REFUSED.get(error.code(), "restart the worker")
+    return FatalError(f"Kafka: the producer cannot go on: {error.str()}; {remedy}")

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -83,6 +84,9 @@ class Client:
         self._consumer: Any = None  # handed to the reply thread, its sole owner, which closes it
         self._partitions: set[int] = set()
         self._trouble = ""
+        self._refused = ""
+        self._unreadable = ""  # why answers may stay out, said once by librdkafka
+        self._ended = ""  # why the producer cannot go on, said once by librdkafka
 
     # ---- lifetime
 
@@ -126,7 +130,8 @@ class Client:
         self._waiting.close()  # from here on no request is taken
         if was_closed or self._producer is None:
             return
-        self._producer.flush(FLUSH_WITHIN_S)
+        with suppress(KafkaException):  # it cannot go on; what it held is told below
+            self._producer.flush(FLUSH_WITHIN_S)
         self._ending.set()
         for thread in self._threads:
             if thread is not threading.current_thread():  # closed by a future's callback
@@ -233,7 +238,7 @@ class Client:
             if error is None:
                 question.confirmed = True
             else:
-                self._undelivered.put((question.correlation, error.str()))  # acted on outside the callback
+                self._undelivered.put((question.correlation, _told(error)))  # acted on outside the callback
 
         headers = list(wire.items())
         while True:
@@ -247,7 +252,7 @@ class Client:
                 if self._ending.wait(0.01):  # the producer's thread empties it
                     raise ClientClosed("the client was closed meanwhile") from None
             except KafkaException as error:
-                raise NotDelivered(f"{self._settings.requests}: {error.args[0].str()}") from error
+                raise NotDelivered(f"{self._settings.requests}: {self._ended or _told(error.args[0])}") from error
             except (TypeError, ValueError) as error:  # ValueError: half a surrogate pair in a key or header
                 raise BadRequest(f"key or headers: {error}") from None
             else:
@@ -255,13 +260,18 @@ class Client:
 
     def _serve_producer(self) -> None:
         while not self._ending.is_set():
-            self._producer.poll(POLL_S)
+            try:
+                self._producer.poll(POLL_S)
+            except KafkaException as error:  # said once: nothing can be sent any more, though answers may still come
+                self._ended = f"{_told(error.args[0])}; then make a new client"
+                _log.error("request topic %s: %s", self._settings.requests, self._ended)
             while not self._undelivered.empty():
                 correlation, text = self._undelivered.get()
                 if question := self._waiting.take(correlation):
+                    text = self._ended or text
                     finish(question, NotDelivered(f"the broker did not confirm the request: {text}"))
             for question in self._waiting.expired(time.monotonic()):
-                finish(question, _timed_out(question, self._settings.requests))
+                finish(question, _timed_out(question, self._settings.requests, self._unreadable))
 
     # ---- answers; the consumer is touched on this thread only
 
@@ -282,8 +292,11 @@ class Client:
         self._consumer.close()
 
     def _take(self, message: Message) -> None:
-        if message.error() is not None:
-            _log.warning("reply topic %s: %s", self._settings.replies, message.error())
+        if (error := message.error()) is not None:
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                self._unreadable = f"{error.str()}; grant Read on the reply topic {self._settings.replies!r}"
+            if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # no group is joined, and none need be allowed
+                _log.warning("reply topic %s: %s", self._settings.replies, error)
             return
         try:
             correlation = names.last_values(message.headers()).get(names.CORRELATION_ID, b"")
@@ -302,10 +315,17 @@ class Client:
             found = self._consumer.list_topics(topic, timeout=_left(deadline)).topics[topic]
         except KafkaException as error:
             self._consumer.poll(0)  # serves `_on_error`, which knows why
+            if self._refused:
+                raise BrokerUnavailable(
+                    f"{servers} does not let us in: {self._refused}; check sasl.* and ssl.* of kafka"
+                ) from error
             raise BrokerUnavailable(
                 f"no Kafka broker answers at {servers} ({self._trouble or error.args[0].str()}); is it running there? "
                 "Give its address as bootstrap.servers"
             ) from error
+        if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            right = "Write" if topic == self._settings.requests else "Read"
+            raise BrokerUnavailable(f"topic {topic!r} at {servers}: {found.error.str()}; grant {right} on it")
         if found.error is not None:
             raise BrokerUnavailable(f"topic {topic!r} is not there at {servers}: {found.error.str()}; create it first")
         return list(found.partitions)
@@ -365,6 +385,8 @@ class Client:
         }
 
     def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._refused = error.str()
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # that one does not say why
             self._trouble = error.str()
 
@@ -378,6 +400,12 @@ def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
         raise BadSettings(f"kafka: {error}") from None
 
 
+def _told(error: KafkaError) -> str:
+    """An error with what to do, where it is a right that is missing."""
+    refused = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    return f"{error.str()}{'; grant Write on the request topic' if error.code() in refused else ''}"
+
+
 def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
@@ -388,10 +416,13 @@ def _deadline_ms(deadline_s: float) -> str:
     return str(round(deadline_s * 1000))
 
 
-def _timed_out(question: Question, topic: str) -> ReplyTimeout:
+def _timed_out(question: Question, topic: str, unreadable: str) -> ReplyTimeout:
+    waited = f"no answer within {question.timeout_s:g} s"
+    if unreadable:
+        return ReplyTimeout(f"{waited}: {unreadable}")
     if question.confirmed:
-        return ReplyTimeout(f"no answer within {question.timeout_s:g} s; does a worker read {topic!r}?")
-    return ReplyTimeout(f"no answer within {question.timeout_s:g} s; the broker has not confirmed the request either")
+        return ReplyTimeout(f"{waited}; does a worker read {topic!r}?")
+    return ReplyTimeout(f"{waited}; the broker has not confirmed the request either")
 
 
 def _read(message: Message, question: Question) -> Result | ForebayError:

@@ -30,14 +30,18 @@ SHORT_CLOCKS: Final[Mapping[str, str]] = MappingProxyType(
 def running_broker() -> Iterator[Broker]:
     """A broker that has served a group already: the first one waits while `__consumer_offsets` is made."""
     with Broker(settings=SHORT_CLOCKS) as broker:
-        create_topics(broker.bootstrap_servers, {"warm-up": 1})
-        consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "warm-up"})
-        assigned: list[object] = []
-        consumer.subscribe(["warm-up"], on_assign=lambda _, partitions: assigned.extend(partitions))
-        while not assigned:
-            consumer.poll(0.1)
-        consumer.close()
+        warm_up(broker.bootstrap_servers)
         yield broker
+
+
+def warm_up(bootstrap_servers: str) -> None:
+    create_topics(bootstrap_servers, {"warm-up": 1})
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "warm-up"})
+    assigned: list[object] = []
+    consumer.subscribe(["warm-up"], on_assign=lambda _, partitions: assigned.extend(partitions))
+    while not assigned:
+        consumer.poll(0.1)
+    consumer.close()
 
 
 class Topics:

@@ -22,8 +22,7 @@ from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import Listener, Snapshot
-from forebay_consumer.kafka_settings import consumer_settings
-from forebay_consumer.logs import client_logger
+from forebay_consumer.kafka_settings import consumer_settings, make_client
 from forebay_consumer.record import Claim, Record
 
 POLL_S: Final = 0.05
@@ -53,9 +52,10 @@ _CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
 )
 _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
     {
-        KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the group to this principal",
-        KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Read and Describe on the request topics to this principal",
+        KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the group {group} to this principal",
+        KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Read on the request topics {topics} to this principal",
         KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
+        KafkaError._SSL: "check ssl.* of the kafka settings",
         KafkaError._AUTO_OFFSET_RESET: "the log no longer has the committed offset; reset the group's offsets "
         "(kafka-consumer-groups.sh --reset-offsets) after deciding what becomes of the missing records",
         KafkaError.FENCED_INSTANCE_ID: "give every worker its own group.instance.id, or none",
@@ -113,8 +113,8 @@ class GroupIntake:
         return self._patience_s * 4
 
     def open(self) -> None:
-        self._consumer = Consumer(
-            {**self._settings, "error_cb": self._client_error, "on_commit": self._on_commit}, logger=client_logger()
+        self._consumer = make_client(
+            Consumer, {**self._settings, "error_cb": self._client_error, "on_commit": self._on_commit}
         )
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -226,13 +226,26 @@ class GroupIntake:
 
     def _judge(self, error: Any) -> None:
         """An error in a record's place: stop for good, or say so and go on."""
-        remedy = _REMEDY.get(error.code())
-        if error.fatal() or remedy is not None:
-            self._fatal = self._fatal or FatalError(f"Kafka: {error.str()}; {remedy or 'restart the worker'}")
+        remedy = _REMEDY.get(error.code(), "restart the worker").format(
+            group=self._settings["group.id"], topics=", ".join(self._topics)
+        )
+        if error.fatal() or (error.code() in _REMEDY and not self._may_pass(error)):
+            self._fatal = self._fatal or FatalError(f"Kafka: {error.str()}; {remedy}")
         elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
             self._log.error("polled too late, partitions are lost", action="max_poll_exceeded", error=error.str())
         else:
             self._log.warning("kafka error", action="kafka_error", code=error.name(), error=error.str())
+
+    def _may_pass(self, error: Any) -> bool:
+        """Whether to wait for better times: we got in before, and no restart would help.
+
+        OAuth tokens are fetched anew by themselves, and at each one's end librdkafka authenticates again, which a
+        broker without `connections.max.reauth.ms` refuses before it takes the new connection [KIP-368]. A password
+        stays wrong until a restart reads another.
+        """
+        tokens = "OAUTHBEARER" in (self._settings.get("sasl.mechanism"), self._settings.get("sasl.mechanisms"))
+        passing = (KafkaError._SSL, KafkaError._AUTHENTICATION) if tokens else (KafkaError._SSL,)
+        return self._joined and error.code() in passing
 
     def _client_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
