@@ -1,6 +1,9 @@
 """Loading, devices and memory: what all built-in models share."""
 
+import contextlib
+import json
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +92,58 @@ def test_pickled_weights_are_not_read(checkpoint: Checkpoint, tmp_path: Path) ->
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match="safetensors"):
         model_class("text-classification", None)(path=str(folder)).load("cpu")  # type: ignore[call-arg]
+
+
+def with_code(folder: Path, model_type: str | None) -> Path:
+    """Give a checkpoint Python code for its configuration, model and tokenizer, which leaves a trace when it is run."""
+    trace = folder / "trace"
+    (folder / "mine.py").write_text(
+        f"import pathlib\npathlib.Path({str(trace)!r}).touch()\n"
+        "from transformers import BertConfig as Config, BertForSequenceClassification as Model\n"
+        "from transformers import BertTokenizerFast as Tokenizer\n"
+    )
+    for name, classes in (
+        ("config.json", {"AutoConfig": "mine.Config", "AutoModelForSequenceClassification": "mine.Model"}),
+        ("tokenizer_config.json", {"AutoTokenizer": [None, "mine.Tokenizer"]}),
+    ):
+        config = json.loads((folder / name).read_text())
+        config["auto_map"] = classes
+        if model_type is not None and "model_type" in config:
+            config["model_type"] = model_type
+        (folder / name).write_text(json.dumps(config))
+    return trace
+
+
+def test_the_code_of_a_checkpoint_is_not_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(checkpoint("classes"), folder)
+    trace = with_code(folder, "of-my-own")
+    with pytest.raises(ModelUnavailable, match=r"(?s)coded'.*trust_remote_code=True"):
+        model_class("text-classification", None)(path=str(folder)).load("cpu")  # type: ignore[call-arg]
+    assert not trace.exists()
+
+
+def test_the_code_of_a_checkpoint_that_needs_none_is_not_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(checkpoint("classes"), folder)
+    trace = with_code(folder, None)
+    model = model_class("text-classification", None)(path=str(folder))  # type: ignore[call-arg]
+    model.load("cpu")
+    assert not trace.exists()
+    assert run(model, ["Short."])
+
+
+def test_the_code_of_a_trusted_checkpoint_is_run(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "trusted"
+    shutil.copytree(checkpoint("classes"), folder)
+    trace = with_code(folder, "of-my-own")
+    with contextlib.suppress(ModelUnavailable):  # a model would be more than this code makes
+        model_class("text-classification", None)(path=str(folder), trust_remote_code=True).load("cpu")  # type: ignore[call-arg]
+    assert trace.exists()
 
 
 def test_broken_weights_are_unavailable(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -103,6 +103,12 @@ def test_base64_is_an_image_too(loaded: Loaded, pictures: dict[str, bytes]) -> N
         pytest.param(lambda: b"plain text", DecodeError, "none of JPEG", id="text"),
         pytest.param(lambda: picture("GIF"), DecodeError, "none of JPEG", id="gif"),
         pytest.param(lambda: picture("TIFF"), DecodeError, "none of JPEG", id="tiff"),
+        *(
+            pytest.param(lambda fmt=fmt: picture(fmt), DecodeError, "none of JPEG", id=fmt.lower())
+            for fmt in ("EPS", "ICO", "ICNS", "PCX", "PDF", "PPM", "SGI", "TGA", "JPEG2000", "AVIF")
+        ),
+        pytest.param(lambda: b"8BPS\0\1" + bytes(64), DecodeError, "none of JPEG", id="psd"),
+        pytest.param(lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", DecodeError, "none of JPEG", id="svg"),
         pytest.param(lambda: picture("JPEG")[:-200], DecodeError, "cannot be decoded", id="cut-jpeg"),
         pytest.param(lambda: picture("PNG")[:-60], DecodeError, "cannot be decoded", id="cut-png"),
         pytest.param(lambda: picture("BMP")[:-200], DecodeError, "cannot be decoded", id="cut-bmp"),
