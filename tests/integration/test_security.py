@@ -104,7 +104,9 @@ def complaints(worker: WorkerProcess) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_the_documented_acls_are_enough_for_worker_and_client(site: Site, tmp_path: Path, protocol: str) -> None:
+def test_the_documented_acls_are_enough_for_worker_and_client(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, protocol: str
+) -> None:
     site.grant_all()
     kafka = {**site.secure.sasl(site.worker, mechanism=MECHANISM), "group.protocol": protocol}
     with WorkerProcess(tmp_path, site.settings(kafka)) as worker, site.make_client() as client:
@@ -121,6 +123,7 @@ def test_the_documented_acls_are_enough_for_worker_and_client(site: Site, tmp_pa
         p: end for p, end in site.pipeline.ends().items() if end > 0
     }
     assert complaints(worker) == []
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
