@@ -22,6 +22,7 @@ class Record:
 
     Attributes:
         timestamp_s: Unix time of the record, or None where the broker keeps none.
+        timestamp_type: whose time that is, in Kafka's words: CreateTime is the client's, LogAppendTime the broker's.
         queue_s: seconds from that time to its poll, or None.
         since_s: monotonic time from which linger counts: its poll, or earlier when it waited in the topic.
         fault: why the record's headers could not even be read, or None.
@@ -40,6 +41,7 @@ class Record:
     size: int
     fault: str | None = None
     rows: int = 1
+    timestamp_type: str = "CreateTime"
 
     @property
     def topic(self) -> str:

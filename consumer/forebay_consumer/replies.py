@@ -285,7 +285,7 @@ class Replies:
             size = len(message.value or b"")
             self._log.warning("dead letter without its value", action="dead_letter_cut", size=size)
             message.value = None
-            message.headers = [*message.headers, (f"{dead_letters.PREFIX}value-omitted", str(size))]
+            message.headers = [*message.headers, (dead_letters.PREFIX + dead_letters.VALUE_OMITTED, str(size))]
             self._produce(message)
         else:
             size = len(message.value or b"")

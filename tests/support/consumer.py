@@ -33,9 +33,12 @@ def make_record(
     since_s: float = 0.0,
     size: int = 4,
     fault: str | None = None,
+    timestamp_type: str = "CreateTime",
 ) -> Record:
     claim = Claim(topic, partition, epoch)
-    return Record(claim, offset, key, value, headers, timestamp_s, queue_s, since_s, size, fault)
+    return Record(
+        claim, offset, key, value, headers, timestamp_s, queue_s, since_s, size, fault, timestamp_type=timestamp_type
+    )
 
 
 def make_item(

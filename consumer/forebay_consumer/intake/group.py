@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
     KafkaError,
     KafkaException,
@@ -360,11 +361,14 @@ def _record(message: Message, claim: Claim, now: float, now_wall: float, waited:
     except SystemError:  # a header name that is not UTF-8 cannot be represented by the client
         headers, fault = None, "headers: a header name is not UTF-8"
     key, value = message.key(), message.value()
-    _, milliseconds = message.timestamp()
+    kind, milliseconds = message.timestamp()
     timestamp_s = milliseconds / 1000 if milliseconds > 0 else None
     queue_s = None if timestamp_s is None else max(0.0, now_wall - timestamp_s)  # 0: the writer's clock is ahead
     since_s = now - queue_s if waited and queue_s is not None else now
     size = len(key or b"") + len(value or b"")
     if headers:
         size += sum(len(name) + len(content or b"") for name, content in headers)
-    return Record(claim, message.offset(), key, value, headers, timestamp_s, queue_s, since_s, size, fault)
+    record = Record(claim, message.offset(), key, value, headers, timestamp_s, queue_s, since_s, size, fault)
+    if kind == TIMESTAMP_LOG_APPEND_TIME:
+        record.timestamp_type = "LogAppendTime"
+    return record
