@@ -1,4 +1,4 @@
-"""`forebay-consumer`: run a worker, show its settings.
+"""`forebay-consumer`: run a worker, show its settings, look after its dead letters.
 
 Exit codes: 0 drained after SIGTERM or SIGINT · 1 something fatal, said on standard error · 2 bad configuration or
 usage · 130 ended at once by a second signal.
@@ -14,6 +14,7 @@ import structlog
 import typer
 
 from forebay_consumer import config
+from forebay_consumer.dlq.cli import dlq_app
 from forebay_consumer.errors import BadConfig, FatalError
 from forebay_consumer.logs import configure
 from forebay_consumer.shutdown import Shutdown, Signals
@@ -24,6 +25,7 @@ app: Final = typer.Typer(
 )
 config_app: Final = typer.Typer(no_args_is_help=True, help="Look at a worker's settings.")
 app.add_typer(config_app, name="config")
+app.add_typer(dlq_app, name="dlq")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="The worker's YAML file.")]
 Overrides = Annotated[

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -46,6 +46,9 @@ _SECRET_WORD: Final = re.compile(
     r"(^|[._-])(password|passphrase|secret|token|api_?key|credentials?)($|[._-])", re.IGNORECASE
 )
 TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+_Settings = TypeVar("_Settings", bound="Layered")
 
 
 class Part(BaseModel):
@@ -291,8 +294,8 @@ class LoggingSettings(Part):
     ] = "auto"
 
 
-class WorkerSettings(BaseSettings):
-    """Everything a worker needs to know. `load` makes one."""
+class Layered(BaseSettings):
+    """Settings from flags (init) over the environment over the file."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -301,15 +304,6 @@ class WorkerSettings(BaseSettings):
         env_nested_delimiter="__",
     )
     _file: ClassVar[Path | None] = None
-
-    kafka: Annotated[KafkaSettings, Field(description="Passed to librdkafka as it is.")]
-    topics: TopicsSettings
-    delivery: Annotated[DeliverySettings, BeforeValidator(delivery_mode)] = DeliverySettings()
-    batching: BatchingSettings = BatchingSettings()
-    model: ModelSettings
-    limits: LimitsSettings = LimitsSettings()
-    metrics: MetricsSettings = MetricsSettings()
-    logging: LoggingSettings = LoggingSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -320,12 +314,24 @@ class WorkerSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags (init) over the environment over the file."""
         del env_settings, dotenv_settings, file_secret_settings
         sources = [init_settings, Environment(settings_cls)]
         if cls._file is not None:
             sources.append(YamlConfigSettingsSource(settings_cls, cls._file))
         return tuple(OneSpelling(settings_cls, source) for source in sources)
+
+
+class WorkerSettings(Layered):
+    """Everything a worker needs to know. `load` makes one."""
+
+    kafka: Annotated[KafkaSettings, Field(description="Passed to librdkafka as it is.")]
+    topics: TopicsSettings
+    delivery: Annotated[DeliverySettings, BeforeValidator(delivery_mode)] = DeliverySettings()
+    batching: BatchingSettings = BatchingSettings()
+    model: ModelSettings
+    limits: LimitsSettings = LimitsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    logging: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -356,6 +362,22 @@ def _hidden(options: Any) -> Any:
     return [_hidden(value) for value in options] if isinstance(options, list) else options
 
 
+class LetterSettings(Layered):
+    """What the commands on dead letters need of a worker's settings; its other parts may be there or not."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    kafka: KafkaSettings
+    topics: TopicsSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_parts(cls, parts: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(parts.keys() - WorkerSettings.model_fields.keys()):
+            raise ValueError(f"{unknown[0]} is no part; allowed are {', '.join(WorkerSettings.model_fields)}")
+        return parts
+
+
 def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
     """Read and merge the settings.
 
@@ -365,10 +387,19 @@ def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
     Raises:
         BadConfig: the file is missing or no YAML, or a key or value is not allowed; the message names each.
     """
+    return _load(WorkerSettings, file, overrides)
+
+
+def load_for_letters(file: Path | None, overrides: Sequence[str] = ()) -> LetterSettings:
+    """As `load`, but only `kafka` and `topics` are needed and checked."""
+    return _load(LetterSettings, file, overrides)
+
+
+def _load(kind: type[_Settings], file: Path | None, overrides: Sequence[str]) -> _Settings:
     if file is not None and not file.is_file():
         raise BadConfig(f"no configuration file at {file}; write one, or name another with --config")
     check_variables(os.environ, list(WorkerSettings.model_fields))
-    loader = type("Loaded", (WorkerSettings,), {"_file": file, "__module__": __name__})
+    loader = type("Loaded", (kind,), {"_file": file, "__module__": __name__})
     flags = parse_flags(WorkerSettings, overrides)
     try:
         settings = loader(**flags)
@@ -380,7 +411,7 @@ def load(file: Path | None, overrides: Sequence[str] = ()) -> WorkerSettings:
         raise BadConfig(f"the environment: {error}: {error.__cause__}") from None
     except Exception as error:  # PyYAML's own tree of errors, seen only through pydantic-settings
         raise BadConfig(f"{file}: not readable as YAML: {error}") from error
-    assert isinstance(settings, WorkerSettings)
+    assert isinstance(settings, kind)
     return settings
 
 

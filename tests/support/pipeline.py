@@ -157,6 +157,14 @@ class Reader:
             self.read()
         return self.replies()
 
+    def wait_for_replies(self, count: int, within_s: float = WITHIN_S) -> list[Result | Failure]:
+        """Block until there are `count` replies, however many of them to one request; all replies so far."""
+        deadline = time.monotonic() + within_s
+        while len(self.messages) < count:
+            assert time.monotonic() < deadline, f"{len(self.messages)} of {count} replies on {self._topic}"
+            self.read()
+        return self.replies()
+
     def replies(self) -> list[Result | Failure]:
         return [read_reply(message.key(), message.value(), message.headers()) for message in self.messages]
 

@@ -3,6 +3,7 @@
 "echo me"                    -> {"text": "echo me", "digest": ...}
 {"sleep_s": 0.2, "n": 1}     sleeps in forward, once per batch the longest
 {"raise": true, "n": 2}      forward raises, and its error quotes the row
+{"raise_unless": "path"}     forward raises until there is a file at the path
 {"stumble": true, "n": 2}    preprocess raises, and its error quotes the row
 {"refuse": "why", "n": 3}    preprocess refuses it
 {"length": 1}                forward gives one output too few
@@ -23,6 +24,10 @@ from forebay_schemas import InvalidRequest
 
 def digest(row: Any) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _raises(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("raise")) or not Path(row.get("raise_unless", "/")).exists()
 
 
 class Scripted(Model):
@@ -66,7 +71,7 @@ class Scripted(Model):
             for gate in (Path(row["until"]) for row in scripts if "until" in row):
                 while not gate.exists():
                     time.sleep(0.01)
-            if culprit := next((row for row in scripts if row.get("raise")), None):
+            if culprit := next((row for row in scripts if _raises(row)), None):
                 raise RuntimeError(f"scripted failure of {culprit}")
             if any(row.get("length") for row in scripts):
                 return list(batch)[:-1]

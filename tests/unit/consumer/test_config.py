@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from forebay_consumer.config import REFUSED as REASONS
-from forebay_consumer.config import WorkerSettings, load
+from forebay_consumer.config import WorkerSettings, load, load_for_letters
 from forebay_consumer.errors import BadConfig
 from forebay_producer import ClientSettings
 
@@ -611,3 +611,17 @@ def test_shown_settings_hide_a_secret_among_the_models_options(file: Path, key: 
 def test_no_refusal_tells_a_secret(file: Path, key: str, kafka: Mapping[str, Any]) -> None:
     secret: object = "hunter2" if kafka else ["hunter2"]
     assert "hunter2" not in refusal(file, {"kafka": {**KAFKA, key: secret, **kafka}})
+
+
+def test_the_commands_on_dead_letters_need_only_kafka_and_topics(file: Path) -> None:
+    parts = {name: part for name, part in DOCUMENT.items() if name != "model"}
+    file.write_text(yaml.safe_dump({**parts, "batching": {"max_batch_size": "unread"}}))
+    settings = load_for_letters(file, ["topics.dead_letters=dead"])
+    assert settings.kafka == KAFKA
+    assert settings.topics.dead_letters == "dead"
+
+
+def test_the_commands_on_dead_letters_refuse_a_part_that_no_worker_has(file: Path) -> None:
+    file.write_text(yaml.safe_dump({**DOCUMENT, "topic": {}}))
+    with pytest.raises(BadConfig, match=r"topic is no part; allowed are kafka, topics, "):
+        load_for_letters(file)
