@@ -296,6 +296,21 @@ def test_letters_that_retention_deleted_are_passed_over(operator: Operator, pipe
     assert operator.put_back() == [4]
 
 
+@pytest.mark.parametrize(
+    ("retention_ms", "warned"),
+    [pytest.param("604800000", False, id="as long as"), pytest.param("-1", True, id="for ever")],
+)
+def test_letters_kept_longer_than_the_note_of_them_are_warned_of(
+    operator: Operator, pipeline: Pipeline, retention_ms: str, warned: bool
+) -> None:
+    topic = pipeline.topics.create("kept", partitions=1, config={"retention.ms": retention_ms})
+    ended = operator.run("redrive", "--set", f"topics.dead_letters={topic}", "--set", "kafka.fetch.max.bytes=1000000")
+    assert ended.returncode == 0
+    *warnings, summary = ended.stderr.decode().splitlines()
+    assert summary == "0 put back"
+    assert ["they would be put back again" in line for line in warnings] == [True] * warned
+
+
 def test_two_runs_at_once_notice_each_other(operator: Operator, pipeline: Pipeline) -> None:
     operator.write(2)
     kafka: Mapping[str, Any] = {"bootstrap.servers": pipeline.bootstrap_servers, "group.id": pipeline.group}

@@ -145,6 +145,8 @@ def redrive(
     with _told(), _topic(settings, group) as topic, Sender(settings.kafka, to, topic.partitions) as sender:
         if partition is not None:
             _known(topic, partition)
+        if not dry_run and (warning := topic.forgetful()) is not None:
+            typer.echo(f"forebay-consumer: warning: {warning}", err=True)
         run = Redrive(topic, sender, wanted, sources, (DEADLINE_MS,) if drop_deadline else (), moved)
         try:
             run.dry_run() if dry_run else run.run()

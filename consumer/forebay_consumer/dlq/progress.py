@@ -112,5 +112,4 @@ class Scan:
 
     def reached(self, end: int) -> None:
         """There was nothing more below `end`."""
-        if end > self._start:
-            self.ignored(end - 1)
+        self.ignored(end - 1)

@@ -5,13 +5,14 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.dlq.bounds import At
 from forebay_consumer.dlq.letters import Entry
 from forebay_consumer.dlq.progress import Progress
 from forebay_consumer.errors import FatalError
-from forebay_consumer.kafka_settings import consumer_settings
+from forebay_consumer.kafka_settings import consumer_settings, producer_settings
 from forebay_consumer.logs import client_logger
 
 BROKER_TIMEOUT_S: Final = 10.0
@@ -49,6 +50,7 @@ class DeadLetterTopic:
     def __init__(self, kafka: Mapping[str, Any], topic: str, group: str, clock: Clock = monotonic) -> None:
         own = {key: value for key, value in consumer_settings(kafka).items() if not key.startswith("group.")}
         self._settings = {**own, **_SETTINGS, "group.id": group}
+        self._common = {key: value for key, value in own.items() if key in producer_settings(kafka)}
         self._servers = kafka["bootstrap.servers"]
         self.name = topic
         self.group = group
@@ -126,6 +128,27 @@ class DeadLetterTopic:
                         return
         finally:
             self._consumer.unassign()
+
+    def forgetful(self) -> str | None:
+        """A warning where the broker may forget what was put back while the letters are still here; None also where
+        this principal may not look.
+        """
+        admin: Any = AdminClient(self._common, logger=client_logger())
+        broker = str(next(iter(self._consumer.list_topics(self.name, timeout=BROKER_TIMEOUT_S).brokers)))
+        asked = ConfigResource(ConfigResource.Type.TOPIC, self.name), ConfigResource(ConfigResource.Type.BROKER, broker)
+        try:
+            told = admin.describe_configs(list(asked), request_timeout=BROKER_TIMEOUT_S)
+            topic, group = (told[resource].result(BROKER_TIMEOUT_S) for resource in asked)
+            kept_ms, noted_ms = int(topic["retention.ms"].value), int(group["offsets.retention.minutes"].value) * 60_000
+        except (KafkaException, TimeoutError, KeyError, ValueError):
+            return None
+        if 0 <= kept_ms <= noted_ms:
+            return None
+        return (
+            f"{self.name} keeps letters longer than the broker keeps the note of what was put back "
+            f"(retention.ms={kept_ms}, offsets.retention.minutes={noted_ms // 60_000} since the last run): "
+            "after that they would be put back again"
+        )
 
     def progress(self, partition: int) -> Progress:
         """What the group's commit says of the partition."""
