@@ -230,7 +230,10 @@ def test_letters_are_chosen_by_time(operator: Operator) -> None:
     assert [line["offset"] for line in operator.lines("list", "--since", since)] == [1, 2, 3]
     assert [line["offset"] for line in operator.lines("list", "--until", until)] == [0, 1, 2]
     assert operator.lines("list", "--since", "1h") == []
-    assert operator.put_back("--since", since, "--until", until) == [1, 2]
+    choice = ("--since", since, "--until", until)
+    told = operator.run("redrive", "--dry-run", *choice).stderr.decode().splitlines()
+    assert told[-1] == "2 would be put back; 1 not asked for", "it began at the time, not at the beginning"
+    assert operator.put_back(*choice) == [1, 2]
     assert operator.put_back() == [0, 3]
 
 
