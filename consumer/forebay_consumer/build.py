@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
-from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
+from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
+from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
@@ -18,12 +19,17 @@ from forebay_consumer.ledger import Ledger
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.models.registry import model_class
+from forebay_consumer.pause import Pause
 from forebay_consumer.preprocess import Preprocess, Preprocessor
 from forebay_consumer.replies import Replies
+from forebay_consumer.retries import Retries
 from forebay_consumer.routes import Routes
 from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.watchdog import Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_consumer.worker import Keeper, Worker
+from forebay_schemas import RequestError
+from forebay_schemas.request import read_row
 
 
 def placements(settings: ModelSettings, model: type[Model]) -> list[str]:
@@ -56,15 +62,38 @@ def warmup_rows(settings: WarmupSettings, model: Model) -> Sequence[Any]:
     """The configured rows, else the model's own samples.
 
     Raises:
-        BadConfig: a file cannot be read.
+        BadConfig: a file cannot be read, or is no UTF-8 though it is a text, or a sample is no row of a request.
     """
-    rows: list[Any] = list(settings.samples)
+    rows = [_sample(value, position) for position, value in enumerate(settings.samples)]
     for file in settings.files:
         try:
-            rows.append(file.read_text() if file.suffix == ".txt" else file.read_bytes())
+            rows.append(file.read_text("utf-8") if file.suffix == ".txt" else file.read_bytes())
         except OSError as error:
             raise BadConfig(f"model.warmup.files: {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise BadConfig(f"model.warmup.files: {file}: not UTF-8 text (byte {error.start})") from error
     return rows or model.samples()
+
+
+def _sample(value: Any, position: int) -> Any:
+    """A row as the model would get it from a request."""
+    try:
+        return read_row(value, f"model.warmup.samples[{position}]")
+    except RequestError as error:
+        raise BadConfig(str(error)) from error
+
+
+def _retries(settings: RetrySettings, failure: Failure, shutdown: Shutdown) -> Retries:
+    return Retries(
+        settings.attempts,
+        settings.backoff_ms / 1000,
+        settings.max_backoff_ms / 1000,
+        Pause(failure, shutdown),
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
@@ -107,9 +136,13 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         metrics=metrics,
         failure=failure,
     )
+    watchdog = Watchdog(_seconds(limits.forward_timeout_ms))
+    retries = _retries(settings.retry, failure, shutdown)
+    expiry = Expiry(_seconds(limits.request_ttl_ms))
+    detail = settings.model.error_detail
     instances = Instances(
         [
-            Instance(number, device, model, feed, replies.publish, metrics)
+            Instance(number, device, model, feed, replies.publish, metrics, watchdog, retries, expiry, detail)
             for number, (device, model) in enumerate(models)
         ],
         feed,
@@ -120,7 +153,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         failure,
     )
     preprocess = Preprocess(
-        Preprocessor(models[0][1], served, routes, largest, limits.max_request_bytes),
+        Preprocessor(models[0][1], served, routes, largest, limits.max_request_bytes, expiry, detail),
         feed,
         flow,
         takes=ledger.takes,

@@ -241,6 +241,13 @@ class ModelSettings(Part):
         Field(validation_alias=AliasChoices("class", "class_"), description="module:Class of a model of your own."),
     ] = None
     options: Annotated[dict[str, Any], Field(description="Keyword arguments for the model's constructor.")] = {}
+    error_detail: Annotated[
+        Literal["none", "message", "traceback"],
+        Field(
+            description="What a client is told of an exception of the model. none: the code and a fixed sentence; "
+            "message: also the exception's class; traceback: all, with paths and perhaps other requests' texts."
+        ),
+    ] = "message"
     instance_group: Annotated[
         tuple[InstanceGroup, ...], Field(min_length=1, description="Copies of the model, by device.")
     ] = (InstanceGroup(),)
@@ -257,6 +264,39 @@ class ModelSettings(Part):
         return self
 
 
+class RetrySettings(Part):
+    """What is tried again before a request is answered with an error."""
+
+    attempts: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Passes in all after transient errors (forebay_consumer.TransientError, connections, timeouts);"
+            " 1 never repeats. Every other error splits the batch at once.",
+        ),
+    ] = 3
+    backoff_ms: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=3_600_000,
+            description="Bound on the first wait; it doubles each time, and the wait is drawn between 0 and the bound.",
+        ),
+    ] = 200
+    max_backoff_ms: Annotated[
+        float, Field(ge=0, le=3_600_000, description="What the bound on a wait never exceeds.")
+    ] = 5_000
+    trials: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Lives in which one record may kill the process while it runs alone, before it is answered "
+            "poison.",
+        ),
+    ] = 2
+
+
 class LimitsSettings(Part):
     """Bounds on memory and time."""
 
@@ -267,9 +307,25 @@ class LimitsSettings(Part):
     max_bytes_in_flight: Annotated[
         int, Field(ge=1, description="Most bytes of requests from poll to confirmed reply.")
     ] = 64 * 1024 * 1024
-    max_request_bytes: Annotated[int, Field(ge=1, description="A larger request is answered too_large, undecoded.")] = (
+    max_request_bytes: Annotated[int, Field(ge=1, description="A larger request is answered too_large, unread.")] = (
         16 * 1024 * 1024
     )
+    request_ttl_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="A request older than that, by its record's timestamp, is answered expired instead of run; "
+            "its header deadline-ms may only shorten it.",
+        ),
+    ] = None
+    forward_timeout_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="A forward pass that takes longer ends the process, with all stacks on standard error; its "
+            "requests are run again by the next owner. none: no limit.",
+        ),
+    ] = 60_000
     preprocess_threads: Annotated[
         int, Field(ge=1, le=256, description="Threads that decode and tokenise; raise it for images.")
     ] = 1
@@ -329,6 +385,7 @@ class WorkerSettings(Layered):
     delivery: Annotated[DeliverySettings, BeforeValidator(delivery_mode)] = DeliverySettings()
     batching: BatchingSettings = BatchingSettings()
     model: ModelSettings
+    retry: RetrySettings = RetrySettings()
     limits: LimitsSettings = LimitsSettings()
     metrics: MetricsSettings = MetricsSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -38,7 +38,7 @@ def headers(fault: Fault, origin: Mapping[str, str] = MappingProxyType({})) -> W
         "offset": str(record.offset),
         "timestamp": "" if milliseconds == NO_TIMESTAMP else str(milliseconds),
         "request-id": fault.envelope.id,
-        "attempts": "1",
+        "attempts": str(fault.attempts),
         "stage": fault.stage,
         "code": fault.code.value,
         "message": fault.message,

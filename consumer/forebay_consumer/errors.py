@@ -4,13 +4,12 @@ RequestError    answer  this request's fault: publish its error, its offset is d
 BatchError      split   the pass failed as a whole: halve and run again; a lone culprit is answered
   OutOfMemory           the device could not hold the batch
   WrongLength           the model did not give one output per row
-TransientError  retry   the world's fault: commit nothing, try again
-  BrokerUnavailable
-  DeliveryFailed
-  CommitFailed
+TransientError  retry   the world's fault: the same pass may succeed a moment later
 FatalError      stop    ours to fix: exit non-zero, commit nothing
   BadConfig
   ModelUnavailable
+  DeviceLost            the device answers nothing more in this process
+  DrainTimeout
 """
 
 from forebay_schemas import Code
@@ -35,6 +34,10 @@ class WrongLength(BatchError):
         super().__init__(f"the model gave {got} outputs for {expected} rows; expected one per row, in order")
 
 
+class TransientError(Exception):
+    """The world's fault: a model raises it, and the pass is run again within `retry.attempts`, then split."""
+
+
 class FatalError(Exception):
     """Ours to fix: the process ends non-zero and commits nothing more."""
 
@@ -45,6 +48,10 @@ class BadConfig(FatalError):
 
 class ModelUnavailable(FatalError):
     """The model cannot be loaded."""
+
+
+class DeviceLost(FatalError):
+    """The device's context is broken: every further pass in this process would fail, whoever asks. Start a new one."""
 
 
 class DrainTimeout(FatalError):

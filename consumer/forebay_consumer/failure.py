@@ -12,6 +12,7 @@ class Failure:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._reported = threading.Event()
 
     @property
     def happened(self) -> bool:
@@ -21,6 +22,11 @@ class Failure:
         with self._lock:
             if self._error is None:
                 self._error = error
+        self._reported.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until there is an error, at most `timeout_s`; whether there is one."""
+        return self._reported.wait(timeout_s)
 
     def check(self) -> None:
         """Raise the error on the caller's thread, if there is one."""
@@ -34,6 +40,8 @@ class Failure:
             try:
                 run()
             except BaseException as error:
+                if error is self._error:  # another thread's, by `check`: it is told already
+                    return
                 structlog.get_logger().error("stage failed", action="stage_failed", stage=stage, error=repr(error))
                 self.report(error)
 

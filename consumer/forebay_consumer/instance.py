@@ -7,16 +7,23 @@ from typing import Any, Self
 
 import structlog
 
+from forebay_consumer.ceiling import Ceiling
 from forebay_consumer.clock import Clock, monotonic
-from forebay_consumer.errors import FatalError, ModelUnavailable, WrongLength
+from forebay_consumer.detail import Detail
+from forebay_consumer.errors import FatalError, ModelUnavailable, OutOfMemory, WrongLength
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.logs import where_raised
+from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
-from forebay_consumer.outcomes import Failed, settle, split_rows
+from forebay_consumer.outcomes import Failed, Settler, split_rows
 from forebay_consumer.record import Fault, Item, Outcome, Success
+from forebay_consumer.retries import Retries
+from forebay_consumer.watchdog import Watchdog
 from forebay_consumer.window import Batch
+from forebay_schemas import Code
 
 
 class Instance:
@@ -30,6 +37,10 @@ class Instance:
         feed: Feed,
         publish: Callable[[Sequence[Outcome]], None],
         metrics: Metrics,
+        watchdog: Watchdog,
+        retries: Retries,
+        expiry: Expiry = NO_EXPIRY,
+        detail: Detail = "message",
         clock: Clock = monotonic,
     ) -> None:
         self._number = number
@@ -38,7 +49,17 @@ class Instance:
         self._feed = feed
         self._publish = publish
         self._metrics = metrics
+        self._watchdog = watchdog
         self._clock = clock
+        self._taken_s = 0.0  # when the batch that is being settled was pulled
+        self._settler = Settler(
+            self._run,
+            retries,
+            Ceiling(),
+            lapsed=lambda item: expiry.lapsed(item.record, item.envelope),
+            retrying=self._retrying,
+            detail=detail,
+        )
         self._log = structlog.get_logger().bind(instance=number, device=device)
 
     def load(self) -> None:
@@ -83,9 +104,9 @@ class Instance:
     def serve(self) -> None:
         """Run batches until the feed closes."""
         while (batch := self._feed.pull()) is not None:
-            taken = self._clock()
+            self._taken_s = taken = self._clock()
             self._metrics.batch_taken(batch, taken)
-            outcomes = self._settle(batch, taken)
+            outcomes = self._settle(batch)
             self._publish(outcomes)
             self._log.info(
                 "batch done",
@@ -99,20 +120,26 @@ class Instance:
                 failed=sum(isinstance(outcome, Fault) for outcome in outcomes),
             )
 
-    def _settle(self, batch: Batch, taken: float) -> list[Outcome]:
-        settled = settle(batch.items, lambda items: self._run(items, taken))
+    def _settle(self, batch: Batch) -> list[Outcome]:
+        settled = self._settler.settle(batch.items)
         return [
             self._fault(item, outcome) if isinstance(outcome, Failed) else outcome
             for item, outcome in zip(batch.items, settled, strict=True)
         ]
 
-    def _run(self, items: Sequence[Item], taken: float) -> list[Success]:
+    def _run(self, items: Sequence[Item]) -> list[Success]:
+        """One watched pass; what the model raises comes out as what it means."""
         rows = [row for item in items for row in item.rows]
+        self._watchdog.arm(self._number)
         try:
-            outputs, forward_s = self._pass(rows, items[0].parameters)
-        except Exception:
+            with translated():
+                outputs, forward_s = self._pass(rows, items[0].parameters)
+        except Exception as error:
             self._metrics.passes_failed.inc()
+            self._metrics.oom.inc(isinstance(error, OutOfMemory))
             raise
+        finally:
+            self._watchdog.disarm(self._number)
         return [
             Success(
                 item.record,
@@ -121,7 +148,7 @@ class Instance:
                 {
                     "queue_ms": _ms(item.record.queue_s or 0.0),
                     "preprocess_ms": _ms(item.preprocess_s),
-                    "linger_ms": _ms(taken - item.ready_s),
+                    "linger_ms": _ms(self._taken_s - item.ready_s),
                     "forward_ms": _ms(forward_s),
                     "batch_size": len(rows),
                 },
@@ -145,15 +172,22 @@ class Instance:
         self._metrics.postprocess.observe(finished - forwarded)
         return outputs, forwarded - collated
 
+    def _retrying(self, error: Exception, attempt: int) -> None:
+        self._metrics.retries.inc()
+        self._log.warning("pass failed, to be tried again", action="pass_retried", attempt=attempt, exc_info=error)
+
     def _fault(self, item: Item, failed: Failed) -> Fault:
+        if failed.code is Code.EXPIRED:
+            return Fault(item.record, item.envelope, failed.code, str(failed), "window", failed.attempts)
         self._log.warning(
             "request failed in the model",
             action="request_failed",
             request=item.envelope.id,
             code=failed.code.value,
+            attempts=failed.attempts,
             exception=where_raised(failed.__cause__),
         )
-        return Fault(item.record, item.envelope, failed.code, str(failed), "forward")
+        return Fault(item.record, item.envelope, failed.code, str(failed), "forward", failed.attempts)
 
 
 class Instances:

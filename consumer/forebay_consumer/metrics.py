@@ -44,6 +44,8 @@ class Metrics:
         self.dropped = counter("dropped_total", "Records given up unanswered to the next owner.", "reason")
         self.batches = counter("batches_total", "Forward passes asked for, by why the batch closed.", "trigger")
         self.passes_failed = counter("passes_failed_total", "Forward passes that raised.")
+        self.retries = counter("retries_total", "Forward passes run again after a transient error.")
+        self.oom = counter("oom_total", "Forward passes that the device could not hold.")
         self.batch_rows = Histogram("forebay_batch_size", "Rows per batch.", buckets=_SIZES, registry=registry)
         self.batch_cost = Histogram(
             "forebay_batch_cost", "Padded cost per batch (tokens, pixels).", buckets=_COSTS, registry=registry

@@ -1,48 +1,147 @@
 """From a batch to one outcome per record, however the forward pass goes. Pure.
 
-A pass that raises is halved and run again, until the culprit is alone: at most 2·⌈log2(n)⌉ + 1 passes for one culprit
-among n items. Every other item gets its ordinary result.
+A pass that raises is first read for its kind. What may pass by itself is run again, with a wait between. What the
+device could not hold is cut smaller, and remembered. Anything else is halved and run again until the culprit is alone:
+at most 2·⌈log2(n)⌉ + 1 passes for one culprit among n items. Every other item gets its ordinary result.
 """
 
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from forebay_consumer.errors import BatchError, FatalError
+from forebay_consumer.ceiling import Ceiling, Part
+from forebay_consumer.detail import Detail, tell
+from forebay_consumer.errors import BatchError, FatalError, OutOfMemory
 from forebay_consumer.record import Item
+from forebay_consumer.retries import Retries
 from forebay_schemas import Code
 
 T = TypeVar("T")
 
+_SENTENCES: Final = {
+    Code.MODEL_ERROR: "the model failed on this request",
+    Code.OUT_OF_MEMORY: "this request does not fit into memory, even alone",
+}
+
 
 class Failed(Exception):
-    """The model failed on this one item.
+    """This one item has no result.
 
     Attributes:
         code: what the client is told.
+        attempts: how often the pass was run that ended so; 0 when it never was.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, attempts: int = 1) -> None:
         super().__init__(message)
         self.code = code
+        self.attempts = attempts
 
 
-def settle(items: Sequence[Item], run: Callable[[Sequence[Item]], Sequence[T]]) -> list[T | Failed]:
-    """Run `items`, and give each what `run` gives for it, or its failure, in order.
+def never(_item: Item) -> str | None:
+    """Nothing lapses."""
+    return None
+
+
+def unheard(_error: Exception, _attempt: int) -> None:
+    """Nobody is told."""
+
+
+class Settler(Generic[T]):
+    """Settles batches of one instance, one after the other.
 
     Args:
         run: one pass over some of the items; gives one value per item, in order, or raises.
-    Raises:
-        FatalError: from `run`; nothing may be concluded about any item.
+        retries: what is run again.
+        ceiling: what the instance's device holds.
+        lapsed: asked before every pass; why an item is not worth one any more, or None.
+        retrying: told of what a pass raised before it is run again, and which attempt that was.
+        detail: how much of an exception the client is told.
     """
-    try:
-        return list(run(items))
-    except FatalError:
-        raise
-    except Exception as error:
-        if len(items) == 1:
-            return [_failure(error)]
-    middle = (len(items) + 1) // 2
-    return settle(items[:middle], run) + settle(items[middle:], run)
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[T]],
+        retries: Retries,
+        ceiling: Ceiling,
+        lapsed: Callable[[Item], str | None] = never,
+        retrying: Callable[[Exception, int], None] = unheard,
+        detail: Detail = "message",
+    ) -> None:
+        self._run = run
+        self._retries = retries
+        self._ceiling = ceiling
+        self._lapsed = lapsed
+        self._retrying = retrying
+        self._detail = detail
+
+    def settle(self, items: Sequence[Item], attempt: int = 1) -> list[T | Failed]:
+        """Run `items`, and give each what `run` gives for it, or its failure, in order.
+
+        Args:
+            attempt: how often these items, with others perhaps, will have been tried; splitting does not raise it.
+        Raises:
+            FatalError: from `run`, or from a wait that the end of the worker cut short; nothing may be concluded about
+                any item.
+        """
+        outcomes: dict[int, T | Failed] = {}
+        left = self._live(items, attempt, outcomes)
+        while left:
+            part = self._ceiling.first(left)  # one at a time: what it cannot hold, the next is not even tried with
+            outcomes.update(zip(map(id, part.items), self._part(part, attempt), strict=True))
+            left = self._live(left[len(part.items) :], attempt, outcomes)
+        return [outcomes[id(item)] for item in items]
+
+    def _live(self, items: Sequence[Item], attempt: int, outcomes: dict[int, T | Failed]) -> Sequence[Item]:
+        """The items that are still worth a pass; the others get their outcome."""
+        live = []
+        for item in items:
+            if (lapsed := self._lapsed(item)) is None:
+                live.append(item)
+            else:
+                outcomes[id(item)] = Failed(Code.EXPIRED, f"{lapsed} before it could be run", attempt - 1)
+        return live
+
+    def _part(self, part: Part, attempt: int) -> list[T | Failed]:
+        try:
+            values = list(self._run(part.items))
+        except FatalError:
+            raise
+        except Exception as raised:
+            error = raised
+            _let_go(error)
+        else:
+            self._ceiling.fitted(part)
+            return [*values]
+        # Outside of `except`, which would keep the failed pass alive while smaller ones need its memory.
+        if isinstance(error, OutOfMemory):
+            return self._smaller(part, error, attempt)
+        if self._retries.allow(error, attempt):
+            self._retrying(error, attempt)
+            self._retries.wait(attempt)
+            return self.settle(part.items, attempt + 1)
+        if len(part.items) == 1:
+            return [self._failed(error, attempt)]
+        middle = (len(part.items) + 1) // 2
+        return self.settle(part.items[:middle], attempt) + self.settle(part.items[middle:], attempt)
+
+    def _smaller(self, part: Part, error: OutOfMemory, attempt: int) -> list[T | Failed]:
+        if len(part.items) == 1:
+            return [self._failed(error, attempt)]
+        known = self._ceiling.remember()
+        self._ceiling.failed(part)
+        settled = self.settle(part.items, attempt)
+        if any(isinstance(outcome, Failed) and outcome.code is Code.OUT_OF_MEMORY for outcome in settled):
+            # One item does not even fit alone: it explains the failure, and the size of the batch does not.
+            self._ceiling.restore(known)
+        return settled
+
+    def _failed(self, error: Exception, attempt: int) -> Failed:
+        # The exception's own text may hold paths or parts of other requests: the log has it, the client what it may.
+        code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
+        failed = Failed(code, tell(_SENTENCES[code], error, self._detail), attempt)
+        failed.__cause__ = error
+        return failed
 
 
 def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[Any]]:
@@ -54,11 +153,11 @@ def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[A
     return split
 
 
-def _failure(error: Exception) -> Failed:
-    # The exception's own text may hold paths or parts of requests: the client gets its kind, the log its stack.
-    if isinstance(error, BatchError):
-        failed = Failed(error.code, str(error))
-    else:
-        failed = Failed(Code.MODEL_ERROR, f"the model failed on this request ({type(error).__name__})")
-    failed.__cause__ = error
-    return failed
+def _let_go(error: BaseException) -> None:
+    """Free what the frames of a failed pass hold, activations above all; the lines of its traceback stay."""
+    link: BaseException | None = error
+    seen: set[int] = set()  # a chain that a model made by hand may lead in a circle
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

@@ -10,11 +10,15 @@ import orjson
 import structlog
 
 import forebay_schemas as schemas
-from forebay_consumer.clock import Clock, monotonic, wall
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.detail import Detail, tell
+from forebay_consumer.errors import BatchError, FatalError
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
 from forebay_consumer.logs import where_raised
+from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
@@ -30,26 +34,40 @@ class Preprocessor:
     Args:
         model: its `preprocess` and `cost` are called here, and nothing else of it.
         served: the name and version that requests may ask for.
-        max_rows, max_bytes: a request with more is `too_large`.
+        max_rows, max_bytes: a request with more is `too_large`; one with more bytes is not even parsed.
+        expiry: which requests come too late.
+        detail: how much of an exception of the model the client is told.
     """
 
     def __init__(
-        self, model: Model, served: schemas.Model, routes: Routes, max_rows: int, max_bytes: int, clock: Clock = wall
+        self,
+        model: Model,
+        served: schemas.Model,
+        routes: Routes,
+        max_rows: int,
+        max_bytes: int,
+        expiry: Expiry = NO_EXPIRY,
+        detail: Detail = "message",
     ) -> None:
         self._model = model
         self._served = served
         self._routes = routes
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._clock = clock
+        self._expiry = expiry
+        self._detail = detail
         self._log = structlog.get_logger()
 
     def run(self, records: Sequence[Record]) -> tuple[list[Item], list[Fault]]:
-        """One item or one fault per record."""
+        """One item or one fault per record.
+
+        Raises:
+            FatalError: from the model; nothing may be concluded about any record.
+        """
         groups: dict[bytes, list[_Decoded]] = {}
         faults: list[Fault] = []
         for record in records:
-            envelope, content = schemas.read_request(record)
+            envelope, content = self._read(record)
             try:
                 content = self._admit(record, envelope, content)
                 key = _parameters_key(content.parameters)
@@ -62,12 +80,18 @@ class Preprocessor:
             self._prepare(key, group, items, faults)
         return items, faults
 
+    def _read(self, record: Record) -> tuple[Envelope, Content | RequestError]:
+        size = len(record.value or b"")
+        if size <= self._max_bytes:
+            return schemas.read_request(record)
+        # Parsing takes many times the bytes; the envelope then comes from headers and key alone.
+        refusal = TooLarge(f"value: {size} bytes; limits.max_request_bytes is {self._max_bytes}")
+        return schemas.read_envelope(record), refusal
+
     def _admit(self, record: Record, envelope: Envelope, content: Content | RequestError) -> Content:
         """Refuse what need not reach the model."""
         if record.fault is not None:
             raise InvalidRequest(record.fault)
-        if len(record.value or b"") > self._max_bytes:
-            raise TooLarge(f"value: {len(record.value or b'')} bytes; limits.max_request_bytes is {self._max_bytes}")
         self._routes.resolve(envelope.reply_topic)
         if isinstance(content, RequestError):
             raise content
@@ -79,8 +103,8 @@ class Preprocessor:
             )
         if len(content.inputs) > self._max_rows:
             raise TooLarge(f"inputs: {len(content.inputs)} rows in one request; max_batch_size is {self._max_rows}")
-        if envelope.deadline_s is not None and envelope.deadline_s <= self._clock():
-            raise Expired(f"deadline-ms {envelope.deadline_s * 1000:.0f} had passed when the request was taken up")
+        if (lapsed := self._expiry.lapsed(record, envelope)) is not None:
+            raise Expired(f"{lapsed} when the request was taken up")
         return content
 
     def _prepare(self, key: bytes, group: Sequence[_Decoded], items: list[Item], faults: list[Fault]) -> None:
@@ -88,13 +112,27 @@ class Preprocessor:
         parameters = group[0][2].parameters
         try:
             prepared = self._call([row for _, _, content in group for row in content.inputs], parameters)
+        except FatalError:
+            raise
         except Exception as error:
-            if len(group) > 1:
-                for decoded in group:
-                    self._prepare(key, [decoded], items, faults)
-            else:
+            if len(group) == 1:
                 faults.append(self._fault(group[0], error))
+                return
+        else:
+            self._sort(key, group, prepared, items, faults)
             return
+        for decoded in group:  # outside of `except`: what is raised now has nothing to do with the first error
+            self._prepare(key, [decoded], items, faults)
+
+    def _sort(
+        self,
+        key: bytes,
+        group: Sequence[_Decoded],
+        prepared: Sequence[Any],
+        items: list[Item],
+        faults: list[Fault],
+    ) -> None:
+        """Give each request its own prepared rows, or its refusal."""
         start = 0
         for decoded in group:
             record, envelope, content = decoded
@@ -103,18 +141,22 @@ class Preprocessor:
             bad = next(((index, row) for index, row in enumerate(rows) if isinstance(row, RequestError)), None)
             if bad is None:
                 try:
-                    cost = max(self._model.cost(row) for row in rows)
+                    with translated():
+                        cost = max(self._model.cost(row) for row in rows)
+                except FatalError:
+                    raise
                 except Exception as error:
                     faults.append(self._fault(decoded, error))
                     continue
-                items.append(Item(record, envelope, rows, max(1, cost), parameters, key))
+                items.append(Item(record, envelope, rows, max(1, cost), content.parameters, key))
             else:
                 index, refusal = bad
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
                 faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess"))
 
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        prepared = list(self._model.preprocess(rows, parameters))
+        with translated():
+            prepared = list(self._model.preprocess(rows, parameters))
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
         return prepared
@@ -126,8 +168,9 @@ class Preprocessor:
         self._log.warning(
             "preprocess raised", action="preprocess_failed", request=envelope.id, exception=where_raised(error)
         )
-        message = f"the model could not prepare this request ({type(error).__name__})"
-        return Fault(record, envelope, Code.MODEL_ERROR, message, "preprocess")
+        message = tell("the model could not prepare this request", error, self._detail)
+        code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
+        return Fault(record, envelope, code, message, "preprocess")
 
 
 def _parameters_key(parameters: Mapping[str, Any]) -> bytes:

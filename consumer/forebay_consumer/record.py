@@ -65,7 +65,7 @@ class Item:
         cost: the largest cost among the rows.
         key: only items with an equal key may share a batch.
         ready_s: monotonic time at which it entered the window.
-        preprocess_s: its share of the time that decoding and preprocessing its chunk took.
+        preprocess_s: seconds from its chunk's pick-up until the whole chunk was prepared: what the request waited.
     """
 
     record: Record
@@ -93,7 +93,8 @@ class Fault:
     """The request's own error: it is answered with `code`, and its offset is done.
 
     Attributes:
-        stage: where it failed: `decode`, `preprocess`, `forward` or `publish`.
+        stage: where it failed: `decode`, `preprocess`, `window`, `forward` or `publish`.
+        attempts: how often it was tried before it was given up.
     """
 
     record: Record
@@ -101,6 +102,7 @@ class Fault:
     code: Code
     message: str
     stage: str
+    attempts: int = 1
 
 
 Outcome = Success | Fault

@@ -2,7 +2,7 @@
 
 from forebay_schemas.errors import Code, DecodeError, Expired, InvalidRequest, RequestError, TooLarge, Unsupported
 from forebay_schemas.reply import Failure, Model, Result, error_body, read_reply, reply_headers, result_body
-from forebay_schemas.request import Content, Envelope, Form, Source, read_request
+from forebay_schemas.request import Content, Envelope, Form, Source, read_envelope, read_request
 
 __all__ = [
     "Code",
@@ -20,6 +20,7 @@ __all__ = [
     "TooLarge",
     "Unsupported",
     "error_body",
+    "read_envelope",
     "read_reply",
     "read_request",
     "reply_headers",

@@ -110,6 +110,14 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
     return _read_object(body, envelope, named=named)
 
 
+def read_envelope(source: Source) -> Envelope:
+    """Read only who asks and how to answer, from headers and key; the value is not looked at. Never raises."""
+    try:
+        return _read_headers(source)[2]
+    except InvalidRequest:
+        return _header_envelope(source)[0]
+
+
 def _coordinates(source: Source) -> str:
     return f"{source.topic[:224]}-{source.partition}-{source.offset}"  # a topic name has up to 249 bytes, an id 256
 
@@ -158,6 +166,21 @@ def _read_headers(source: Source) -> tuple[str | None, bool, Envelope]:
 
 def _fallback_envelope(source: Source) -> Envelope:
     """The envelope of a record with a broken header: what is left of it that is surely right, and its body's id."""
+    envelope, named = _header_envelope(source)
+    content_type = names.last_values(source.headers).get(names.CONTENT_TYPE)
+    try:
+        value = _checked(source.value)
+        kind = sniff(value) if content_type is None else _media_type(content_type.decode(errors="replace"))
+        if kind != JSON:
+            return envelope
+        body = _decode_object(value, hint=False)
+    except RequestError:
+        return envelope
+    return _read_object(body, envelope, named=named)[0]
+
+
+def _header_envelope(source: Source) -> tuple[Envelope, bool]:
+    """What is surely right in headers of which one is broken, and whether a header names the request."""
     found = names.last_values(source.headers)
     named = _usable_id(found.get(names.REQUEST_ID, b""))
     envelope = Envelope(
@@ -168,16 +191,7 @@ def _fallback_envelope(source: Source) -> Envelope:
         traceparent=found.get(names.TRACEPARENT),
         tracestate=found.get(names.TRACESTATE),
     )
-    content_type = found.get(names.CONTENT_TYPE)
-    try:
-        value = _checked(source.value)
-        kind = sniff(value) if content_type is None else _media_type(content_type.decode(errors="replace"))
-        if kind != JSON:
-            return envelope
-        body = _decode_object(value, hint=False)
-    except RequestError:
-        return envelope
-    return _read_object(body, envelope, named=named is not None)[0]
+    return envelope, named is not None
 
 
 def _correlation(found: Mapping[str, bytes]) -> tuple[str, bytes] | None:
@@ -339,9 +353,9 @@ def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
             f"body: expected exactly one of inputs, text or image, got {' and '.join(given) or 'none of them'}"
         )
     if given == ["text"]:
-        return (_text_row(body["text"], "text"),)
+        return (_text_row(body["text"], "body text"),)
     if given == ["image"]:
-        return (_decode_base64(body["image"], "image"),)
+        return (_decode_base64(body["image"], "body image"),)
     inputs = body["inputs"]
     if isinstance(inputs, str):
         return (inputs,)
@@ -350,11 +364,17 @@ def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
         raise InvalidRequest(f"body inputs: expected a list of at least one row, got {got}")
     if form is Form.V2:
         return _tensor_rows(inputs)
-    return [_row(value, f"inputs[{position}]") for position, value in enumerate(inputs)]
+    return [read_row(value, f"body inputs[{position}]") for position, value in enumerate(inputs)]
 
 
-def _row(value: Any, where: str) -> Any:
-    """Unwrap `{"text": ...}` and `{"image": base64}`; any other value is the model's own affair."""
+def read_row(value: Any, where: str) -> Any:
+    """Unwrap `{"text": ...}` and `{"image": base64}`; any other value is the model's own affair.
+
+    Args:
+        where: what an error's message begins with.
+    Raises:
+        InvalidRequest: the text is no string, or the image no base64.
+    """
     if not isinstance(value, dict) or len(value) != 1:
         return value
     if "text" in value:
@@ -366,19 +386,19 @@ def _row(value: Any, where: str) -> Any:
 
 def _text_row(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise InvalidRequest(f"body {where}: expected a string, got {_kind(value)}")
+        raise InvalidRequest(f"{where}: expected a string, got {_kind(value)}")
     return value
 
 
 def _decode_base64(value: Any, where: str) -> bytes:
     if not isinstance(value, str):
-        raise InvalidRequest(f"body {where}: expected a base64 string, got {_kind(value)}")
+        raise InvalidRequest(f"{where}: expected a base64 string, got {_kind(value)}")
     try:
         raw = base64.b64decode(value, validate=True)
         if -(-len(raw) // 3) * 4 != len(value):  # Python lets more padding than needed pass
             raise ValueError
     except ValueError:
-        raise DecodeError(f"body {where}: not valid base64 (padded, without line breaks)") from None
+        raise DecodeError(f"{where}: not valid base64 (padded, without line breaks)") from None
     return raw
 
 
@@ -424,7 +444,7 @@ def _tensor(tensor: Mapping[str, Any], where: str) -> list[Any]:
         )
     _check_elements(flat, datatype, where)
     if datatype == "BYTES" and _is_base64(tensor):
-        flat = [_decode_base64(value, f"{where}: data[{index}]") for index, value in enumerate(flat)]
+        flat = [_decode_base64(value, f"body {where}: data[{index}]") for index, value in enumerate(flat)]
     while len(shape) > 1 and (datatype != "BYTES" or prod(shape[1:]) > 1):  # [n, 1] strings are n strings
         size = shape[-1]
         flat = [flat[start : start + size] for start in range(0, len(flat), size)]

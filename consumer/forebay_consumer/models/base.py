@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import transformers
 
-from forebay_consumer.errors import BadConfig, ModelUnavailable, OutOfMemory
+from forebay_consumer.errors import BadConfig, ModelUnavailable
+from forebay_consumer.meaning import translated
 from forebay_consumer.model import Model
 from forebay_schemas import InvalidRequest
 
@@ -166,19 +167,9 @@ class Classification(TorchModel):
 
 @contextmanager
 def translated_memory_errors() -> Iterator[None]:
-    """The one edge at which "out of memory", which torch says in several ways, becomes `OutOfMemory`."""
-    try:
+    """The edge at which "out of memory", which torch says in several ways, becomes `OutOfMemory`, and so on."""
+    with translated():
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory("the device could not hold the batch") from error
-    except RuntimeError as error:
-        # The CPU's allocator, CUDA's driver, and cuBLAS or cuDNN for their workspace.
-        said = str(error)
-        if any(words in said for words in ("can't allocate memory", "not enough memory", "out of memory")) or (
-            "STATUS_ALLOC_FAILED" in said
-        ):
-            raise OutOfMemory("the device could not hold the batch") from error
-        raise
 
 
 def top_k(parameters: Mapping[str, Any], default: int) -> int | None:

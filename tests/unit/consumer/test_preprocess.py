@@ -7,6 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from forebay_consumer.detail import Detail
+from forebay_consumer.errors import DeviceLost, FatalError
+from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
@@ -62,11 +65,23 @@ def request(offset: int, *inputs: Any, parameters: Mapping[str, Any] | None = No
 
 
 def run(
-    *records: Record, model: Model | None = None, max_rows: int = 32, max_bytes: int = 10_000, now: float = 1000.0
+    *records: Record,
+    model: Model | None = None,
+    max_rows: int = 32,
+    max_bytes: int = 10_000,
+    now: float = 1000.0,
+    ttl_s: float | None = None,
+    detail: Detail = "message",
 ) -> tuple[dict[int, Item], dict[int, Fault]]:
     """Items and faults by offset; one of both for each record."""
     made = Preprocessor(
-        model or Upper(), Served("shout", "3"), Routes(["replies", "other"]), max_rows, max_bytes, ManualClock(now)
+        model or Upper(),
+        Served("shout", "3"),
+        Routes(["replies", "other"]),
+        max_rows,
+        max_bytes,
+        Expiry(ttl_s, ManualClock(now)),
+        detail,
     )
     items, faults = made.run(records)
     by_offset = {item.record.offset: item for item in items}, {fault.record.offset: fault for fault in faults}
@@ -237,6 +252,48 @@ def test_a_request_is_not_run_from_its_deadline_on(now: float, expired: bool) ->
     assert all("deadline-ms 5000" in fault.message for fault in faults.values())
 
 
+@pytest.mark.parametrize(
+    ("timestamp_s", "expired"),
+    [
+        pytest.param(997.5, False, id="younger"),
+        pytest.param(997.0, True, id="as old"),
+        pytest.param(900.0, True, id="older"),
+        pytest.param(2000.0, False, id="from a clock that is ahead"),
+        pytest.param(None, False, id="of no known age"),
+    ],
+)
+def test_a_request_is_not_run_once_it_has_lived_its_time(timestamp_s: float | None, expired: bool) -> None:
+    _, faults = run(make_record(timestamp_s=timestamp_s), now=1000.0, ttl_s=3.0)
+    assert [fault.code for fault in faults.values()] == ([Code.EXPIRED] if expired else [])
+    assert all("limits.request_ttl_ms 3000" in fault.message for fault in faults.values())
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "expired"),
+    [pytest.param(b"999000", True, id="sooner"), pytest.param(b"9999000", True, id="later")],
+)
+def test_a_deadline_may_only_shorten_the_time_that_a_request_lives(deadline_ms: bytes, expired: bool) -> None:
+    record = make_record(
+        timestamp_s=996.0 if deadline_ms == b"9999000" else 999.0, headers=[("deadline-ms", deadline_ms)]
+    )
+    _, faults = run(record, now=1000.0, ttl_s=3.0)
+    assert [fault.code for fault in faults.values()] == ([Code.EXPIRED] if expired else [])
+
+
+def test_a_request_above_the_limit_is_refused_unread_and_named_by_headers_or_key() -> None:
+    value = orjson.dumps({"id": "in the body", "inputs": ["x" * 200]})
+    _, faults = run(
+        make_record(0, value=value, key=b"key"),
+        make_record(1, value=value, key=b"key", headers=[("request-id", b"header"), ("correlation-id", b"\xff")]),
+        make_record(2, value=value, headers=[("request-id", b"broken"), ("priority", b"high")]),
+        make_record(3, value=b"{" + b"x" * 200),
+        max_bytes=100,
+    )
+    assert {fault.code for fault in faults.values()} == {Code.TOO_LARGE}
+    assert [faults[offset].envelope.id for offset in range(4)] == ["key", "header", "broken", "requests-0-3"]
+    assert faults[1].envelope.correlation == ("correlation-id", b"\xff")
+
+
 def test_the_words_of_unreadable_headers_reach_the_client() -> None:
     fault = refused(make_record(fault="headers: name is not UTF-8"))
     assert fault.message == "headers: name is not UTF-8"
@@ -293,6 +350,55 @@ def test_a_wrong_number_of_prepared_rows_gives_nobody_the_rows_of_another(too: l
     items, faults = run(request(0, "a"), request(1, "bad", "b"), request(2, "c"), model=Wrong())
     assert [(offset, fault.code) for offset, fault in faults.items()] == [(1, Code.MODEL_ERROR)]
     assert {offset: item.rows for offset, item in items.items()} == {0: ["a"], 2: ["c"]}
+
+
+SECRET = "/srv/models/key.pem of 'another client wrote this'"
+
+
+@pytest.mark.parametrize(
+    ("detail", "has", "lacks"),
+    [
+        pytest.param("none", [], ["ValueError", "/srv", "another client"], id="none"),
+        pytest.param("message", ["ValueError"], ["/srv", "another client", "Traceback"], id="message"),
+        pytest.param("traceback", ["Traceback", "test_preprocess.py", SECRET], [], id="traceback"),
+    ],
+)
+def test_a_client_is_told_of_an_exception_in_preprocess_as_much_as_is_configured(
+    detail: Detail, has: Sequence[str], lacks: Sequence[str]
+) -> None:
+    fault = refused(make_record(0, value=b"bad"), model=Upper(bad=ValueError(SECRET)), detail=detail)
+    assert fault.message.startswith("the model could not prepare this request")
+    assert [words for words in has if words not in fault.message] == []
+    assert [words for words in lacks if words in fault.message] == []
+
+
+@pytest.mark.parametrize("detail", ["none", "message", "traceback"])
+def test_a_refusal_is_the_models_own_word_to_the_client_whatever_is_told_of_exceptions(detail: Detail) -> None:
+    fault = refused(make_record(0, value=b"bad"), model=Upper(bad=TooLarge("900 tokens")), detail=detail)
+    assert fault.message == "900 tokens"
+
+
+def test_what_does_not_fit_into_memory_while_it_is_prepared_is_told_so() -> None:
+    fault = refused(make_record(0, value=b"bad"), make_record(1), model=Upper(bad=MemoryError()))
+    assert fault.code is Code.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(FatalError("the licence has run out"), FatalError, id="the model's own word"),
+        pytest.param(RuntimeError("CUDA error: device-side assert triggered"), DeviceLost, id="the device is lost"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["preprocess", "cost"])
+def test_a_fatal_error_of_the_model_answers_nobody(error: Exception, kind: type[Exception], verb: str) -> None:
+    class Fatal(Upper):
+        def cost(self, row: Any) -> int:
+            raise error
+
+    model = Upper(bad=error) if verb == "preprocess" else Fatal()
+    with pytest.raises(kind):
+        run(make_record(0), make_record(1, value=b"bad"), model=model)
 
 
 # --- the stage ---
@@ -389,6 +495,14 @@ def test_two_threads_prepare_at_the_same_time() -> None:
     made = Stage(Meeting(), threads=2, chunk=1)
     made.run(make_record(0), make_record(1))
     assert sorted(made.waiting) == [0, 1]
+
+
+def test_a_fatal_error_of_the_model_ends_the_worker() -> None:
+    made = Stage(Upper(bad=FatalError("the licence has run out")))
+    made.run(make_record(0, value=b"bad"))
+    assert made.published == []
+    with pytest.raises(FatalError, match="licence"):
+        made.failure.check()
 
 
 def test_what_escapes_the_stage_ends_the_worker() -> None:

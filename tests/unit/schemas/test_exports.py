@@ -36,6 +36,7 @@ def test_the_public_names_are_these() -> None:
         "TooLarge",
         "Unsupported",
         "error_body",
+        "read_envelope",
         "read_reply",
         "read_request",
         "reply_headers",

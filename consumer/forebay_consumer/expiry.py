@@ -1,0 +1,37 @@
+"""When a request is no longer worth running. Pure, told the time of day."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from forebay_consumer.clock import Clock, wall
+from forebay_consumer.record import Record
+from forebay_schemas import Envelope
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """A request expires at its own deadline, or `ttl_s` after its record's timestamp, whichever comes first.
+
+    A record without a timestamp (the topic keeps none) has only its own deadline.
+    """
+
+    ttl_s: float | None = None
+    clock: Clock = wall
+
+    def lapsed(self, record: Record, envelope: Envelope) -> str | None:
+        """Which limit has passed, in words for the client, or None."""
+        own = envelope.deadline_s
+        ttl = None if self.ttl_s is None or record.timestamp_s is None else record.timestamp_s + self.ttl_s
+        if own is None and ttl is None:
+            return None
+        now = self.clock()
+        if own is not None and own <= now:
+            return f"deadline-ms {own * 1000:.0f} had passed"
+        if ttl is not None and ttl <= now:
+            assert self.ttl_s is not None
+            return f"limits.request_ttl_ms {self.ttl_s * 1000:.0f} had passed since the record's timestamp"
+        return None
+
+
+NO_EXPIRY: Final = Expiry()
+"""No time to live; a request's own deadline holds all the same."""

@@ -1,0 +1,200 @@
+"""One instance and its passes: watched, counted, translated, and answered one outcome per record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
+from forebay_consumer.detail import Detail
+from forebay_consumer.errors import DeviceLost
+from forebay_consumer.expiry import Expiry
+from forebay_consumer.feed import Feed
+from forebay_consumer.instance import Instance
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.record import Fault, Item, Outcome, Success
+from forebay_consumer.retries import Retries
+from forebay_consumer.watchdog import Watchdog
+from forebay_consumer.window import Rules, Window
+from forebay_schemas import Code
+from support.consumer import ManualClock, make_item
+
+
+class Answering(Model):
+    """Gives each row back; `on_pass` may raise first."""
+
+    def __init__(self, on_pass: Callable[[Sequence[Any]], None] = lambda _rows: None) -> None:
+        self.on_pass = on_pass
+
+    def forward(self, batch: Sequence[Any]) -> Sequence[Any]:
+        self.on_pass(batch)
+        return batch
+
+
+class Bench:
+    """An instance with all that it needs, none of it real."""
+
+    def __init__(
+        self, model: Model, *, attempts: int = 1, ttl_s: float | None = None, detail: Detail = "message"
+    ) -> None:
+        self.clock = ManualClock(1000.0)
+        self.metrics = Metrics()
+        self.published: list[Outcome] = []
+        self.timer: list[str] = []
+        self.feed = Feed(Window(Rules(max_rows=32)), lambda _claim: True, self.clock)
+        dog = Watchdog(60.0, lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), self.clock)
+        self.instance = Instance(
+            0,
+            "cpu",
+            model,
+            self.feed,
+            self._publish,
+            self.metrics,
+            dog,
+            Retries(attempts, pause=self.clock.advance, chance=lambda: 0.0),
+            Expiry(ttl_s, self.clock),
+            detail,
+            self.clock,
+        )
+
+    def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        self.published += outcomes
+        self.feed.close()
+
+    def run(self, *items: Item) -> Mapping[int, Outcome]:
+        """Outcomes of one batch, by offset."""
+        self.feed.put(items)
+        self.feed.drain()
+        self.instance.serve()
+        assert [outcome.record.offset for outcome in self.published] == [item.record.offset for item in items]
+        return {outcome.record.offset: outcome for outcome in self.published}
+
+    def metric(self, name: str) -> float:
+        return self.metrics.registry.get_sample_value(f"forebay_{name}") or 0.0
+
+
+def failing(error: Exception, row: str = "1.0") -> Answering:
+    """A model that raises `error` for a batch with that row; rows of `make_item` are "<offset>.<row>"."""
+
+    def on_pass(rows: Sequence[Any]) -> None:
+        if row in rows:
+            raise error
+
+    return Answering(on_pass)
+
+
+def codes(outcomes: Mapping[int, Outcome]) -> dict[int, Code | None]:
+    return {offset: outcome.code if isinstance(outcome, Fault) else None for offset, outcome in outcomes.items()}
+
+
+def test_every_item_gets_its_own_rows_back() -> None:
+    outcomes = Bench(Answering()).run(make_item(0), make_item(1, rows=3), make_item(2))
+    assert [outcome.outputs for outcome in outcomes.values() if isinstance(outcome, Success)] == [
+        ["0.0"],
+        ["1.0", "1.1", "1.2"],
+        ["2.0"],
+    ]
+
+
+def test_each_pass_is_watched_and_nothing_is_left_armed() -> None:
+    bench = Bench(failing(ValueError()))
+    bench.run(make_item(0), make_item(1))
+    assert bench.timer == ["armed", "off"] * 3
+
+
+def test_a_pass_is_watched_while_it_runs() -> None:
+    seen: list[list[str]] = []
+    bench = Bench(Answering(lambda _rows: seen.append(list(bench.timer))))
+    bench.run(make_item(0))
+    assert seen == [["armed"]]
+
+
+def test_loading_and_warming_up_are_not_watched() -> None:
+    bench = Bench(Answering())
+    bench.instance.load()
+    bench.instance.warm_up(lambda _model: ["sample"], [1, 2], 1)
+    assert bench.metric("warmup_passes_total") == 2
+    assert bench.timer == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError(), id="python"),
+        pytest.param(OutOfMemory("the card is full"), id="the model's own word"),
+        pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), id="torch in a model of one's own"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_counted(error: Exception) -> None:
+    def on_pass(rows: Sequence[Any]) -> None:
+        if len(rows) > 2:
+            raise error
+
+    bench = Bench(Answering(on_pass))
+    assert set(codes(bench.run(*(make_item(offset) for offset in range(8)))).values()) == {None}
+    assert bench.metric("oom_total") == 2
+    assert bench.metric("passes_failed_total") == 2
+
+
+def test_001_10_five_failures_have_five_codes_and_the_instance_lives() -> None:
+    def on_pass(rows: Sequence[Any]) -> None:
+        if "0.0" in rows:
+            raise MemoryError
+        if "1.0" in rows:
+            raise KeyError("no such label")
+
+    bench = Bench(Answering(on_pass), ttl_s=60.0)
+    items = [make_item(offset, timestamp_s=900.0 if offset == 2 else 999.0) for offset in range(4)]
+    outcomes = bench.run(*items)
+    assert codes(outcomes) == {0: Code.OUT_OF_MEMORY, 1: Code.MODEL_ERROR, 2: Code.EXPIRED, 3: None}
+
+
+def test_an_expired_item_costs_no_row_of_a_pass() -> None:
+    passes: list[int] = []
+    bench = Bench(Answering(lambda rows: passes.append(len(rows))), ttl_s=10.0)
+    outcomes = bench.run(*(make_item(offset, timestamp_s=980.0 if offset < 3 else 995.0) for offset in range(5)))
+    assert codes(outcomes) == {0: Code.EXPIRED, 1: Code.EXPIRED, 2: Code.EXPIRED, 3: None, 4: None}
+    assert passes == [2]
+    assert {outcome.stage for outcome in outcomes.values() if isinstance(outcome, Fault)} == {"window"}
+
+
+def test_a_transient_error_is_tried_again_and_counted() -> None:
+    left = [ConnectionResetError(), TransientError("busy")]
+
+    def on_pass(_rows: Sequence[Any]) -> None:
+        if left:
+            raise left.pop()
+
+    bench = Bench(Answering(on_pass), attempts=3)
+    assert codes(bench.run(make_item(0))) == {0: None}
+    assert bench.metric("retries_total") == 2
+
+
+def test_a_fault_counts_the_attempts_that_it_took() -> None:
+    outcomes = Bench(failing(TransientError("busy")), attempts=3).run(make_item(0), make_item(1))
+    assert [outcome.attempts for outcome in outcomes.values() if isinstance(outcome, Fault)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"), [("none", False), ("message", False), ("traceback", True)], ids=["none", "message", "traceback"]
+)
+def test_the_words_of_an_exception_reach_the_client_only_when_all_is_told(detail: Detail, said: bool) -> None:
+    outcomes = Bench(failing(ValueError("/srv/key.pem")), detail=detail).run(make_item(1))
+    (fault,) = outcomes.values()
+    assert isinstance(fault, Fault)
+    assert ("/srv/key.pem" in fault.message) is said
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(FatalError("the licence has run out"), FatalError, id="the model's own word"),
+        pytest.param(RuntimeError("CUDA error: device-side assert triggered"), DeviceLost, id="the device is lost"),
+    ],
+)
+def test_a_fatal_error_answers_nobody(error: Exception, kind: type[Exception]) -> None:
+    bench = Bench(failing(error))
+    with pytest.raises(kind):
+        bench.run(make_item(0), make_item(1))
+    assert bench.published == []
+    assert bench.timer == ["armed", "off"]
