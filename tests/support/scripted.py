@@ -5,20 +5,25 @@
 {"raise": true, "n": 2}      forward raises, and its error quotes the row
 {"raise_unless": "path"}     forward raises until there is a file at the path
 {"stumble": true, "n": 2}    preprocess raises, and its error quotes the row
+{"transient": 2, "n": 4}     forward raises a TransientError in the first two passes that hold this row
+{"hang": "a/gate"}           forward hangs in C with the interpreter lock held, unless the file is there
 {"refuse": "why", "n": 3}    preprocess refuses it
+{"fatal": true}              preprocess says that the worker must end
 {"length": 1}                forward gives one output too few
 """
 
+import ctypes
 import hashlib
 import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forebay_consumer import Model
+from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
 from forebay_schemas import InvalidRequest
 
 
@@ -36,15 +41,25 @@ class Scripted(Model):
     pass_s: seconds that every pass takes.
     load_s: seconds that loading takes.
     token: a secret that it has no use for.
+    memory_rows: most rows that fit into memory; a pass of more raises OutOfMemory.
     """
 
     _running = 0
     _lock = threading.Lock()
 
-    def __init__(self, journal: str | None = None, pass_s: float = 0.0, load_s: float = 0.0, token: str = "") -> None:
+    def __init__(
+        self,
+        journal: str | None = None,
+        pass_s: float = 0.0,
+        load_s: float = 0.0,
+        memory_rows: int | None = None,
+        token: str = "",
+    ) -> None:
         self._journal = None if journal is None else Path(journal)
         self._pass_s = pass_s
         self._load_s = load_s
+        self._memory_rows = memory_rows
+        self._transients: Counter[str] = Counter()
         self._device = ""
 
     def load(self, device: str) -> None:
@@ -55,6 +70,8 @@ class Scripted(Model):
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         if culprit := next((row for row in rows if isinstance(row, dict) and row.get("stumble")), None):
             raise ValueError(f"scripted stumble over {culprit}")
+        if any(isinstance(row, dict) and "fatal" in row for row in rows):
+            raise FatalError("scripted end")
         return [InvalidRequest(row["refuse"]) if isinstance(row, dict) and "refuse" in row else row for row in rows]
 
     def cost(self, row: Any) -> int:
@@ -71,6 +88,15 @@ class Scripted(Model):
             for gate in (Path(row["until"]) for row in scripts if "until" in row):
                 while not gate.exists():
                     time.sleep(0.01)
+            for gate in (Path(row["hang"]) for row in scripts if "hang" in row):
+                if not gate.exists():
+                    ctypes.PyDLL(None).sleep(600)  # PyDLL, unlike CDLL, keeps the lock
+            if self._memory_rows is not None and len(batch) > self._memory_rows:
+                raise OutOfMemory(f"{len(batch)} rows")
+            for row in scripts:
+                if self._transients[digest(row)] < row.get("transient", 0):
+                    self._transients[digest(row)] += 1
+                    raise TransientError("scripted failure that passes")
             if culprit := next((row for row in scripts if _raises(row)), None):
                 raise RuntimeError(f"scripted failure of {culprit}")
             if any(row.get("length") for row in scripts):
