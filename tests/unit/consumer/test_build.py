@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from forebay_consumer.build import placements, warmup_rows
 from forebay_consumer.config import ModelSettings, WarmupSettings
 from forebay_consumer.errors import BadConfig
 from forebay_consumer.model import Model
+from forebay_schemas import Content, read_request
+from support.consumer import make_record
 
 
 class TwoCards(Model):
@@ -60,3 +63,29 @@ def test_configured_rows_replace_the_models_samples_and_files_follow_samples(tmp
 def test_a_warmup_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"model\.warmup\.files: .*absent\.jpg: No such file"):
         warmup_rows(WarmupSettings(files=(tmp_path / "absent.jpg",)), TwoCards())
+
+
+def test_a_warmup_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(BadConfig, match=r"model\.warmup\.files: .*latin\.txt: not UTF-8 text \(byte 2\)"):
+        warmup_rows(WarmupSettings(files=(tmp_path / "latin.txt",)), TwoCards())
+
+
+def test_warmup_samples_reach_the_model_as_rows_of_a_request_do() -> None:
+    samples = ("plain", {"text": "wrapped"}, {"image": "/9g="}, {"any": 1}, {"text": "a", "more": 2})
+    found = warmup_rows(WarmupSettings(samples=samples), TwoCards())
+    _, content = read_request(make_record(value=orjson.dumps({"inputs": samples})))
+    assert isinstance(content, Content)
+    assert found == content.inputs == ["plain", "wrapped", b"\xff\xd8", {"any": 1}, {"text": "a", "more": 2}]
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        pytest.param({"image": "not base64!"}, r"model\.warmup\.samples\[1\]: image: not valid base64", id="base64"),
+        pytest.param({"text": 7}, r"model\.warmup\.samples\[1\]: text: expected a string", id="text"),
+    ],
+)
+def test_a_warmup_sample_that_no_request_could_carry_is_named(sample: Any, said: str) -> None:
+    with pytest.raises(BadConfig, match=said):
+        warmup_rows(WarmupSettings(samples=("fine", sample)), TwoCards())

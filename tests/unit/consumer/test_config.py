@@ -563,6 +563,31 @@ def test_a_model_comes_from_exactly_one_source(file: Path, model: Mapping[str, A
     assert said in refusal(file, {"model": {"name": "shout", **model}})
 
 
+# --- retry and limits of a pass ---
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        pytest.param({"retry": {"attempts": 0}}, "retry.attempts: ", id="no attempt at all"),
+        pytest.param({"retry": {"trials": 0}}, "retry.trials: ", id="no trial at all"),
+        pytest.param({"retry": {"backoff_ms": -1}}, "retry.backoff_ms: ", id="a wait before now"),
+        pytest.param({"limits": {"forward_timeout_ms": 0}}, "limits.forward_timeout_ms: ", id="no time for a pass"),
+        pytest.param({"limits": {"request_ttl_ms": 0}}, "limits.request_ttl_ms: ", id="no time to live"),
+        pytest.param(
+            {"model": {**DOCUMENT["model"], "error_detail": "all"}}, "model.error_detail: ", id="an unknown detail"
+        ),
+    ],
+)
+def test_a_limit_that_nothing_could_keep_is_refused(file: Path, parts: Mapping[str, Any], said: str) -> None:
+    assert said in refusal(file, parts)
+
+
+def test_a_pass_is_limited_by_default_and_the_limit_can_be_taken_off(file: Path) -> None:
+    assert read(file).limits.forward_timeout_ms == 60_000
+    assert read(file, {"limits": {"forward_timeout_ms": None}}).limits.forward_timeout_ms is None
+
+
 # --- secrets ---
 
 SECRETS = [

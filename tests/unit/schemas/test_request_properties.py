@@ -4,6 +4,7 @@ import base64
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from forebay_schemas import Content, RequestError, error_body, headers, read_request
+from forebay_schemas import Content, RequestError, error_body, headers, read_envelope, read_request
 from forebay_schemas.documents import request_schema
 from forebay_schemas.headers import RawHeaders
 from unit.schemas.wire import Wire, read_body
@@ -283,3 +284,23 @@ def test_a_message_never_repeats_much_of_a_header(name: str, value: bytes) -> No
     _, error = read_request(Wire(b"text", [(name, value)]))
     assume(isinstance(error, RequestError))
     assert len(str(error)) <= 400
+
+
+class Unread:
+    """A record whose value must not be looked at."""
+
+    def __init__(self, record: Wire) -> None:
+        self.headers = record.headers
+        self.key = record.key
+        self.topic, self.partition, self.offset = record.topic, record.partition, record.offset
+
+    @property
+    def value(self) -> bytes | None:
+        raise AssertionError("the value was read")
+
+
+@settings(max_examples=500)
+@given(ANY_RECORD)
+def test_an_envelope_alone_is_that_of_the_same_headers_around_a_plain_text(record: Wire) -> None:
+    envelope, _ = read_request(replace(record, value=b"text"))
+    assert read_envelope(Unread(record)) == envelope
