@@ -25,7 +25,9 @@ class Model(ABC):
 
     Raising a `forebay_schemas.RequestError` from `preprocess` (or returning it in a row's place) answers that
     request alone with its code. Any exception from `collate`, `forward` or `postprocess` fails the whole pass, which
-    is then split until the culprit is alone.
+    is then split until the culprit is alone. Three kinds mean more: a `TransientError` (or a connection's or timeout's)
+    lets the pass be run again first, an `OutOfMemory` lets it be cut smaller, and a `FatalError`, from any method, ends
+    the worker with nothing concluded about any request.
     """
 
     max_batch_size: ClassVar[int | None] = None

@@ -206,6 +206,33 @@ def test_001_11_the_reply_and_the_dead_letter_tell_as_much_as_is_configured(
         assert [words for words in lacks if words in said] == []
 
 
+def test_001_10_different_failures_have_different_codes_and_the_worker_lives(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    expected = {
+        "no memory": Code.OUT_OF_MEMORY,
+        "the model fails": Code.MODEL_ERROR,
+        "a bad query": Code.INVALID_REQUEST,
+        "too large": Code.TOO_LARGE,
+        "too late": Code.EXPIRED,
+        "another model": Code.UNSUPPORTED,
+        "good": None,
+    }
+    pipeline.send(json.dumps({"inputs": list("abcd")}), id="no memory", partition=0)
+    pipeline.send(row(**{"raise": True}), id="the model fails", partition=0)
+    pipeline.send("{", id="a bad query", partition=0)
+    pipeline.send("x" * 5000, id="too large", partition=0)
+    pipeline.send("text", id="too late", headers={"deadline-ms": "1000"}, partition=0)
+    pipeline.send("text", id="another model", headers={"model": "other"}, partition=0)
+    pipeline.send("text", id="good", partition=0)
+    pipeline.flush()
+    settings = pipeline.settings(limits={"max_request_bytes": 4096}, model={"options": {"memory_rows": 3}})
+    with WorkerProcess(tmp_path, settings) as worker:
+        replies = pipeline.reader().wait_for(len(expected))
+        assert worker.stop() == 0
+    assert {reply.id: code(reply) for reply in replies} == expected
+
+
 def test_a_request_above_the_limit_is_answered_under_its_key_without_being_read(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_counted(error: Exception) -> No
     assert bench.metric("passes_failed_total") == 2
 
 
-def test_001_10_five_failures_have_five_codes_and_the_instance_lives() -> None:
+def test_failures_of_one_batch_have_each_its_own_code() -> None:
     def on_pass(rows: Sequence[Any]) -> None:
         if "0.0" in rows:
             raise MemoryError
