@@ -139,9 +139,10 @@ def test_long_rows_that_do_not_fit_leave_short_ones_alone() -> None:
 
 
 def test_growth_goes_on_where_no_row_count_gives_just_the_cost_that_failed() -> None:
-    device = Device(2100)
+    device = Device(2000)
     made = settler(device)
-    made.settle(batch(32, cost=103))
+    made.settle(batch(20, cost=103))
+    assert device.failures == [2060]  # 20 rows of 100 are less, 21 are more
     device.limit = lambda _largest: 10**9
     for _ in range(3000):
         made.settle(batch(32, cost=100))

@@ -107,3 +107,8 @@ def test_a_letter_tells_that_the_headers_could_not_be_kept() -> None:
 @pytest.mark.parametrize("code", Code)
 def test_only_what_was_refused_for_the_moment_is_not_kept(code: Code) -> None:
     assert (code in dead_letters.KEPT) is (code not in (Code.EXPIRED, Code.REJECTED))
+
+
+def test_the_letter_counts_how_often_it_was_tried() -> None:
+    tried = Fault(make_record(), Envelope("id"), Code.MODEL_ERROR, "the model failed", "forward", attempts=3)
+    assert dict(dead_letters.headers(tried))["forebay-attempts"] == "3"

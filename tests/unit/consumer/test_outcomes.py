@@ -285,6 +285,19 @@ def test_time_that_passes_while_a_pass_is_tried_again_counts() -> None:
     assert run.seen == [[0, 1], [0]]
 
 
+def test_time_that_passes_while_another_part_of_the_batch_runs_counts() -> None:
+    clock = ManualClock()
+    device = Device(2)
+
+    def run(part: Sequence[Item]) -> Sequence[int]:
+        clock.advance(1.0)
+        return device(part)
+
+    made = Settler(run, Retries(), Ceiling(), lambda _item: "late" if clock.now >= 3.0 else None)
+    assert plain(made.settle(items(6))) == [0, *[Code.EXPIRED] * 5]
+    assert device.costs == [6, 3, 1]
+
+
 # --- what the client is told ---
 
 SECRET = "/srv/models/key.pem of 'another client wrote this'"

@@ -124,6 +124,28 @@ def test_the_timer_always_stands_at_the_earliest_deadline(steps: list[tuple[str,
         timer.clock.advance(later)
 
 
+def test_one_instance_waits_while_another_sets_the_timer() -> None:
+    told: list[str] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def start(_seconds: float) -> None:
+        entered.set()
+        release.wait(60)
+        told.append("started")
+
+    dog = Watchdog(10.0, start, lambda: told.append("cancelled"), ManualClock())
+    arming = threading.Thread(target=dog.arm, args=(0,))
+    disarming = threading.Thread(target=dog.disarm, args=(0,))
+    arming.start()
+    assert entered.wait(60)
+    disarming.start()
+    disarming.join(0.2)  # time enough for it to do wrong
+    release.set()
+    arming.join()
+    disarming.join()
+    assert told == ["started", "cancelled"]
+
+
 def test_instances_may_arm_it_at_the_same_time() -> None:
     timer = Timer()
     dog = timer.watchdog()
