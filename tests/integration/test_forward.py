@@ -131,15 +131,19 @@ def test_a_pass_that_hangs_with_the_interpreter_lock_ends_the_process_and_the_gr
     assert pipeline.committed() == pipeline.ends()
 
 
-def test_passes_within_the_limit_are_left_alone_however_many(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_passes_within_the_limit_and_an_idle_worker_are_left_alone(pipeline: Pipeline, tmp_path: Path) -> None:
     settings = pipeline.settings(
-        limits={"forward_timeout_ms": 2000},
+        limits={"forward_timeout_ms": 3000},
         batching={"max_batch_size": 1},
         model={"options": {"pass_s": 0.3}, "instance_group": [{"count": 3, "devices": ["cpu"]}]},
     )
     with WorkerProcess(tmp_path, settings) as worker:
         pipeline.send_all((str(number), "text") for number in range(30))
         pipeline.reader().wait_for(30)
+        idle_since = time.time()
+        wait_until(lambda: time.time() > idle_since + 4.0, "idle for longer than a pass may take")
+        pipeline.send_all([("more", "text")])
+        pipeline.reader().wait_for(31)
         assert worker.stop() == 0
 
 
