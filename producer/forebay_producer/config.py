@@ -28,7 +28,7 @@ from forebay_producer.errors import BadSettings
 Kafka = dict[str, str | int | float | bool]
 
 PREFIX: Final = "FOREBAY_"
-WORKERS: Final = frozenset({"topics", "delivery", "batching", "model", "limits", "metrics", "logging"})
+WORKERS: Final = frozenset({"topics", "delivery", "batching", "model", "retry", "limits", "metrics", "logging"})
 """Parts of a worker's settings that a client is not told by; one environment may serve both."""
 
 _TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")

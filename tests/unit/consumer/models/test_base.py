@@ -99,8 +99,11 @@ def with_code(folder: Path, model_type: str | None) -> Path:
     trace = folder / "trace"
     (folder / "mine.py").write_text(
         f"import pathlib\npathlib.Path({str(trace)!r}).touch()\n"
-        "from transformers import BertConfig as Config, BertForSequenceClassification as Model\n"
-        "from transformers import BertTokenizerFast as Tokenizer\n"
+        "import transformers\n"
+        # Classes of its own: transformers marks those that it loads from a checkpoint, for the rest of the process.
+        "class Config(transformers.BertConfig): pass\n"
+        "class Model(transformers.BertForSequenceClassification): pass\n"
+        "class Tokenizer(transformers.BertTokenizerFast): pass\n"
     )
     for name, classes in (
         ("config.json", {"AutoConfig": "mine.Config", "AutoModelForSequenceClassification": "mine.Model"}),
