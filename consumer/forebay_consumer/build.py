@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
+from forebay_consumer.commits import Commits
 from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
 from forebay_consumer.expiry import Expiry
@@ -25,6 +26,7 @@ from forebay_consumer.replies import Replies
 from forebay_consumer.retries import Retries
 from forebay_consumer.routes import Routes
 from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.trials import Trials
 from forebay_consumer.watchdog import Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_consumer.worker import Keeper, Worker
@@ -115,7 +117,9 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         lookahead=batching.lookahead,
     )
     feed = Feed(Window(rules), ledger.takes)
-    keeper = Keeper(ledger, flow, feed, metrics, failure, delivery.drain_ms / 1000)
+    trials = Trials(settings.retry.trials, ahead=2 * largest)
+    commits = Commits(ledger, trials, delivery.commit_interval_ms / 1000)
+    keeper = Keeper(ledger, trials, commits, flow, feed, metrics, failure, delivery.drain_ms / 1000)
     intake = GroupIntake(settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight)
     routes = Routes(settings.topics.replies)
     origin = {
@@ -172,12 +176,15 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         instances,
         replies,
         ledger,
+        trials,
+        commits,
+        keeper,
         flow,
         health,
         HealthServer(settings.metrics, health, metrics.registry),
         metrics,
         failure,
         shutdown,
-        delivery.commit_interval_ms / 1000,
         delivery.max_uncommitted,
+        settings.retry.trials,
     )

@@ -6,18 +6,31 @@ compaction): the watermark steps from one delivered record to the next and never
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from threading import Condition
+from typing import Final, NamedTuple
 
+from forebay_consumer.progress import Range
 from forebay_consumer.record import Claim, Record
+
+MAX_RANGES: Final = 1000  # more would not fit beside an offset
+
+
+class Mark(NamedTuple):
+    """A watermark, and what is answered beyond it, in ascending order."""
+
+    offset: int
+    done: tuple[Range, ...] = ()
 
 
 class _Partition:
     """One assignment. `open` holds what the watermark has not passed; `uncovered` what no accepted commit covers."""
 
-    __slots__ = ("accepted", "asked", "done", "in_flight", "open", "position", "uncovered")
+    __slots__ = ("accepted", "answered", "asked", "done", "in_flight", "open", "position", "uncovered")
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, answered: Collection[Range]) -> None:
+        self.answered = deque(answered)  # by an earlier owner, from `start` on; emptied as the position passes them
         self.position = start  # next offset to commit once `open` is empty
         self.asked = start  # last offset given out for a commit
         self.accepted = start  # last offset that the broker acknowledged
@@ -29,6 +42,31 @@ class _Partition:
     @property
     def watermark(self) -> int:
         return self.open[0] if self.open else self.position
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.watermark, tuple(islice(self._ranges(), MAX_RANGES)))
+
+    def was_answered(self, offset: int) -> bool:
+        while self.answered and self.answered[0].past <= offset:
+            self.answered.popleft()
+        return bool(self.answered) and self.answered[0].first <= offset
+
+    def _ranges(self) -> Iterator[Range]:
+        """Runs of answered records, then those of the earlier owner that the position has not reached."""
+        if self.done:
+            first = last = None
+            for offset in self.open:
+                if offset in self.done:
+                    first, last = offset if first is None else first, offset
+                elif first is not None and last is not None:
+                    yield Range(first, last + 1)
+                    first = None
+            if first is not None and last is not None:
+                yield Range(first, last + 1)
+        for first, past in self.answered:
+            if past > self.position:
+                yield Range(max(first, self.position), past)
 
     def settle(self) -> None:
         while self.open and self.open[0] in self.done:
@@ -49,10 +87,14 @@ class Ledger:
         """Records taken that no accepted commit covers yet: what a crash now would run again."""
         return self._uncovered
 
-    def open(self, claim: Claim, start: int) -> None:
-        """Begin an assignment at offset `start`, below which nothing concerns this worker."""
+    def open(self, claim: Claim, start: int, answered: Collection[Range] = ()) -> None:
+        """Begin an assignment at offset `start`, below which nothing concerns this worker.
+
+        Args:
+            answered: what an earlier owner has answered from there on, in ascending order.
+        """
         with self._changed:
-            self._partitions[claim] = _Partition(start)
+            self._partitions[claim] = _Partition(start, answered)
 
     def owns(self, claim: Claim) -> bool:
         """Whether results of this assignment may still be published."""
@@ -62,8 +104,13 @@ class Ledger:
         """Whether records of this assignment may still be started: it is neither gone nor being revoked."""
         return claim in self._partitions and claim not in self._revoking
 
-    def take(self, records: Iterable[Record]) -> None:
-        """Note records polled from Kafka, in offset order per partition, before anything else sees them."""
+    def take(self, records: Iterable[Record]) -> list[Record]:
+        """Note records polled from Kafka, in offset order per partition, before anything else sees them.
+
+        Returns:
+            Those that nobody has answered yet.
+        """
+        unanswered = []
         with self._changed:
             for record in records:
                 partition = self._partitions.get(record.claim)
@@ -71,9 +118,15 @@ class Ledger:
                     continue
                 partition.open.append(record.offset)
                 partition.uncovered.append(record.offset)
-                partition.position = record.next_offset
-                partition.in_flight += 1
                 self._uncovered += 1
+                if partition.answered and partition.was_answered(record.offset):
+                    partition.done.add(record.offset)
+                    partition.settle()
+                else:
+                    partition.in_flight += 1
+                    unanswered.append(record)
+                partition.position = record.next_offset
+        return unanswered
 
     def advance(self, claim: Claim, position: int) -> None:
         """Note the consumer's position, which is past transaction markers that are never delivered."""
@@ -106,24 +159,21 @@ class Ledger:
                     partition.in_flight -= 1
             self._changed.notify_all()
 
-    def commits(self) -> Mapping[Claim, int]:
-        """Watermarks that moved since they were last given out."""
+    def moved(self) -> list[Claim]:
+        """Assignments whose watermark moved since it was last given out."""
         with self._changed:
-            moved = {}
-            for claim, partition in self._partitions.items():
-                watermark = partition.watermark
-                if watermark > partition.asked:
-                    moved[claim] = partition.asked = watermark
-            return moved
+            return [claim for claim, partition in self._partitions.items() if partition.watermark > partition.asked]
 
-    def watermarks(self, claims: Iterable[Claim]) -> Mapping[Claim, int]:
-        """Watermarks beyond what the broker acknowledged, whether or not they were given out before."""
+    def marks(self, claims: Iterable[Claim]) -> Mapping[Claim, Mark]:
+        """Give out what may be committed now of these assignments, whether or not it moved."""
         with self._changed:
-            return {
-                claim: partition.watermark
-                for claim in claims
-                if (partition := self._partitions.get(claim)) is not None and partition.watermark > partition.accepted
-            }
+            marks = {}
+            for claim in claims:
+                partition = self._partitions.get(claim)
+                if partition is not None:
+                    marks[claim] = partition.mark
+                    partition.asked = partition.watermark
+            return marks
 
     def accepted(self, claim: Claim, offset: int) -> None:
         """Note that the broker acknowledged a commit of `offset`."""
@@ -149,11 +199,15 @@ class Ledger:
         with self._changed:
             self._revoking |= frozenset(claims)
 
-    def wait_answered(self, claims: Collection[Claim], timeout_s: float) -> bool:
-        """Block until nothing of these assignments is in flight, at most `timeout_s`; tells whether that is so."""
+    def wait_answered(self, claims: Collection[Claim], timeout_s: float, held: int = 0) -> bool:
+        """Block until nothing of these assignments is in flight but `held` records, at most `timeout_s`.
+
+        Returns:
+            Whether that is so.
+        """
 
         def answered() -> bool:
-            return all(self._partitions[claim].in_flight == 0 for claim in claims if claim in self._partitions)
+            return sum(self._partitions[claim].in_flight for claim in claims if claim in self._partitions) <= held
 
         with self._changed:
             return self._changed.wait_for(answered, timeout_s)

@@ -67,6 +67,8 @@ class Metrics:
         self.in_flight = gauge("in_flight_rows", "Rows from poll to confirmed reply.")
         self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of requests from poll to confirmed reply.")
         self.uncommitted = gauge("uncommitted_records", "Records polled but not covered by an accepted commit.")
+        self.suspicious = gauge("suspicious", "1 while one record at a time is let in, after a process that died.")
+        self.unreadable = counter("commit_metadata_unreadable_total", "Assignments whose commit text was not ours.")
         self.instances = gauge("instances", "Copies of the model that are loaded and warm.")
         self.assigned = gauge("assigned_partitions", "Partitions that this worker owns.")
         self.commits = counter("commits_total", "Offset commits, by result.", "result")

@@ -7,30 +7,54 @@ from typing import Final
 import structlog
 
 from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.commits import Commits
 from forebay_consumer.errors import DrainTimeout
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
-from forebay_consumer.flow import Flow
+from forebay_consumer.flow import Flow, Room
 from forebay_consumer.health import Health, HealthServer
 from forebay_consumer.instance import Instances
-from forebay_consumer.intake.base import Intake
+from forebay_consumer.intake.base import Intake, Start
 from forebay_consumer.ledger import Ledger
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.preprocess import Preprocess
-from forebay_consumer.record import Claim, Record
+from forebay_consumer.progress import Commit, Progress
+from forebay_consumer.record import Claim, Fault, Record
 from forebay_consumer.replies import Replies
 from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.trials import Trials
+from forebay_schemas import Code, read_request
 
 TURN_S: Final = 0.05
+TRIAL_TURN_S: Final = 0.002  # the client serves a commit's report within a poll, and polls on until its time is over
+LOOK_EVERY_S: Final = 0.1
+_ONE: Final = Room(rows=1, bytes=1)
+
+
+def poisoned(record: Record, lives: int) -> Fault:
+    """The answer to a record that ended the process whenever it ran alone."""
+    envelope, _ = read_request(record)
+    message = f"the worker's process ended {lives} times while it ran this request alone"
+    return Fault(record, envelope, Code.POISON, message, "trial", lives)
 
 
 class Keeper:
     """What the intake tells of the assignment, carried over to ledger, window and flow. Runs on the intake's thread."""
 
     def __init__(
-        self, ledger: Ledger, flow: Flow, feed: Feed, metrics: Metrics, failure: Failure, drain_s: float
+        self,
+        ledger: Ledger,
+        trials: Trials,
+        commits: Commits,
+        flow: Flow,
+        feed: Feed,
+        metrics: Metrics,
+        failure: Failure,
+        drain_s: float,
     ) -> None:
         self._ledger = ledger
+        self._trials = trials
+        self._commits = commits
         self._flow = flow
         self._feed = feed
         self._metrics = metrics
@@ -38,45 +62,67 @@ class Keeper:
         self._drain_s = drain_s
         self._log = structlog.get_logger()
 
-    def assigned(self, starts: Mapping[Claim, int]) -> None:
+    def assigned(self, starts: Mapping[Claim, Start]) -> None:
         for claim, start in starts.items():
-            self._ledger.open(claim, start)
+            found = start.progress
+            if found is None:
+                self._metrics.unreadable.inc()
+                found = Progress()
+            self._ledger.open(claim, start.offset, found.done)
+            self._trials.open(claim, start.offset, found, start.end)
         self._changed("assigned", starts)
 
-    def revoked(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
+    def revoked(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
         self._ledger.revoking(claims)
         self.give_up([item.record for item in self._feed.drop()], "revoked")
         if not self._failure.happened:
-            self._ledger.wait_answered(claims, self._drain_s)
-        watermarks = self._ledger.watermarks(claims)
-        self._ledger.close(claims)
-        self._changed("revoked", claims)
-        return watermarks
+            # What is held was not let in, so nobody waits for it.
+            self._ledger.wait_answered(claims, self._drain_s, held=self._trials.held(claims))
+        parting = self._commits.parting(claims)
+        self._end(claims, "revoked")
+        return parting
 
     def lost(self, claims: Collection[Claim]) -> None:
-        self._ledger.close(claims)
+        self._end(claims, "lost")
         self.give_up([item.record for item in self._feed.drop()], "lost")
-        self._changed("lost", claims)
 
-    def committed(self, accepted: Mapping[Claim, int], refused: Collection[Claim]) -> None:
-        for claim, offset in accepted.items():
-            self._ledger.accepted(claim, offset)
-        for claim in refused:
-            self._ledger.refused(claim)
+    def committed(self, accepted: Mapping[Claim, Commit], refused: Collection[Claim]) -> None:
+        self._commits.accepted(accepted)
+        self._commits.refused(refused)
         self._metrics.commits.labels("accepted").inc(bool(accepted))
         self._metrics.commits.labels("refused").inc(bool(refused))
+
+    def metadata_refused(self) -> None:
+        allowed = self._commits.say_less()
+        self._log.warning(
+            "the broker refuses so long a text beside an offset; raise offset.metadata.max.bytes to 4096",
+            action="metadata_refused",
+            next_characters=allowed,
+        )
 
     def answered(self, records: Sequence[Record]) -> None:
         """The broker confirmed the replies to these records."""
         self._ledger.done(records)
         self._flow.leave(records)
+        self._trials.ended(records)
 
     def give_up(self, records: Sequence[Record], reason: str) -> None:
-        """These records end here unanswered; whoever owns their partition next runs them."""
+        """These records, which were let in, end here unanswered; whoever owns their partition next runs them."""
+        if records:
+            self.forget(records, reason)
+            self._trials.ended(records)
+
+    def forget(self, records: Sequence[Record], reason: str) -> None:
+        """The same of records that were polled and not let in."""
         if records:
             self._ledger.drop(records)
             self._flow.leave(records)
             self._metrics.dropped.labels(reason).inc(len(records))
+
+    def _end(self, claims: Collection[Claim], kind: str) -> None:
+        self.forget(self._trials.close(claims), kind)
+        self._ledger.close(claims)
+        self._changed(kind, claims)
 
     def _changed(self, kind: str, claims: Collection[Claim]) -> None:
         self._metrics.rebalances.labels(kind).inc()
@@ -95,14 +141,17 @@ class Worker:
         instances: Instances,
         replies: Replies,
         ledger: Ledger,
+        trials: Trials,
+        commits: Commits,
+        keeper: Keeper,
         flow: Flow,
         health: Health,
         server: HealthServer,
         metrics: Metrics,
         failure: Failure,
         shutdown: Shutdown,
-        commit_interval_s: float,
         max_uncommitted: int,
+        max_lives: int,
         clock: Clock = monotonic,
     ) -> None:
         self._intake = intake
@@ -111,16 +160,19 @@ class Worker:
         self._instances = instances
         self._replies = replies
         self._ledger = ledger
+        self._trials = trials
+        self._commits = commits
+        self._keeper = keeper
         self._flow = flow
         self._health = health
         self._server = server
         self._metrics = metrics
         self._failure = failure
         self._shutdown = shutdown
-        self._commit_interval_s = commit_interval_s
         self._max_uncommitted = max_uncommitted
+        self._max_lives = max_lives
         self._clock = clock
-        self._commit_at = 0.0
+        self._look_at = 0.0
         self._log = structlog.get_logger()
 
     def serve(self) -> None:
@@ -153,24 +205,48 @@ class Worker:
         if self._ledger.uncovered >= self._max_uncommitted:
             self._intake.serve()  # commits are being refused; their reports come while we poll
         else:
-            records = self._intake.poll(self._flow.wait_for_room(TURN_S))  # the first at once, then what is local
-            if records:
-                self._ledger.take(records)
-                self._flow.enter(records)
-                self._preprocess.submit(records)  # returns at once; its threads fill the window
+            records = self._ledger.take(self._poll())
+            self._flow.enter(records)
+            self._let_in(records)
         self._keep()
+
+    def _poll(self) -> list[Record]:
+        """The first record at once, then what is local; while there are suspects, one at a time, and no waiting."""
+        self._intake.read_only(self._trials.unread())
+        if self._trials.suspicious:
+            return self._intake.poll(_ONE, wait_s=TRIAL_TURN_S)
+        if self._trials.opening:
+            return self._intake.poll(self._flow.room() or _ONE, wait_s=TRIAL_TURN_S)
+        if not (room := self._flow.room()) and self._trials.starved:
+            self._intake.serve()  # the report that they wait for comes only while we poll
+            return []
+        return self._intake.poll(room or self._flow.wait_for_room(TURN_S))
+
+    def _let_in(self, records: Sequence[Record]) -> None:
+        run, poison = self._trials.admit(records)
+        if run:
+            self._preprocess.submit(run)  # returns at once; its threads fill the window
+        if poison:
+            self._log.error("poison found", action="poison", offsets=[record.offset for record in poison])
+            self._replies.publish([poisoned(record, self._max_lives) for record in poison])
+        if self._trials.suspicious:
+            self._trials.reached(self._intake.positions())
 
     def _keep(self) -> None:
         """What every turn ends with: commits when they are due, a sign of life, and the end if a stage failed."""
         self._failure.check()
         self._health.beat()
         now = self._clock()
-        if now < self._commit_at:
-            return
-        self._commit_at = now + self._commit_interval_s
-        for claim, position in self._intake.positions().items():
-            self._ledger.advance(claim, position)
-        self._intake.commit(self._ledger.commits())
+        looks = now >= self._look_at
+        if looks:
+            self._look_at = now + LOOK_EVERY_S
+            for claim, position in self._intake.positions().items():
+                self._ledger.advance(claim, position)
+        self._intake.commit(self._commits.due(now))
+        if looks:
+            self._show()
+
+    def _show(self) -> None:
         snapshot = self._intake.snapshot
         self._health.joined, self._health.reachable = snapshot.joined, snapshot.reachable
         self._metrics.lagging(snapshot.lag)
@@ -178,13 +254,15 @@ class Worker:
         self._metrics.in_flight.set(self._flow.rows)
         self._metrics.in_flight_bytes.set(self._flow.bytes)
         self._metrics.uncommitted.set(self._ledger.uncovered)
+        self._metrics.suspicious.set(self._trials.suspicious)
 
     def _drain(self) -> None:
         """Take nothing more, answer what is held, and poll on until the commit is accepted or time is over."""
         self._health.draining = True
         self._log.info("draining", action="draining", rows=self._flow.rows)
         self._feed.drain()
-        while self._flow.rows or not self._ledger.settled():
+        self._keeper.forget(self._trials.finish(), "shutdown")
+        while self._flow.rows or not self._commits.settled():
             if not self._shutdown.left_s:
                 raise DrainTimeout(f"{self._flow.rows} rows were not answered in time; raise limits.shutdown_ms")
             self._intake.serve()

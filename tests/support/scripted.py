@@ -2,6 +2,7 @@
 
 "echo me"                    -> {"text": "echo me", "digest": ...}
 {"sleep_s": 0.2, "n": 1}     sleeps in forward, once per batch the longest
+{"exit": 9}                  forward ends the process, as a segmentation fault would
 {"raise": true, "n": 2}      forward raises, and its error quotes the row
 {"raise_unless": "path"}     forward raises until there is a file at the path
 {"stumble": true, "n": 2}    preprocess raises, and its error quotes the row
@@ -88,6 +89,8 @@ class Scripted(Model):
             for gate in (Path(row["until"]) for row in scripts if "until" in row):
                 while not gate.exists():
                     time.sleep(0.01)
+            for code in (row["exit"] for row in scripts if "exit" in row):
+                os._exit(code)
             for gate in (Path(row["hang"]) for row in scripts if "hang" in row):
                 if not gate.exists():
                     ctypes.PyDLL(None).sleep(600)  # PyDLL, unlike CDLL, keeps the lock

@@ -4,7 +4,7 @@ The Kafka consumer lives on one thread. Nobody else calls any method of it: call
 and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,11 +22,11 @@ from confluent_kafka import (
 from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
-from forebay_consumer.intake.base import Listener, Snapshot
+from forebay_consumer.intake.base import POLL_S, Listener, Snapshot, Start
 from forebay_consumer.kafka_settings import consumer_settings, make_client
+from forebay_consumer.progress import Commit, decode
 from forebay_consumer.record import Claim, Record
 
-POLL_S: Final = 0.05
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
 LAG_EVERY_S: Final = 0.25
 BROKER_TIMEOUT_S: Final = 30.0
@@ -97,6 +97,8 @@ class GroupIntake:
         self._reachable = True
         self._fatal: FatalError | None = None
         self._paused = False
+        self._read_only: frozenset[Claim] | None = None
+        self._still: set[tuple[str, int]] = set()  # partitions that are paused
         self._full_since: float | None = None
         self._lag_at = 0.0
         self._mean_size = 1024.0
@@ -121,14 +123,14 @@ class GroupIntake:
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, room: Room) -> list[Record]:
+    def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         if not room:
             self._wait_paused()
             return []
         if self._paused:
             self._resume()
         self._full_since = None
-        records = self._consume(room)
+        records = self._consume(room, wait_s)
         self._publish_snapshot()
         self._raise_fatal()
         return records
@@ -141,6 +143,12 @@ class GroupIntake:
         self._publish_snapshot()
         self._raise_fatal()
 
+    def read_only(self, claims: Collection[Claim] | None) -> None:
+        wanted = None if claims is None else frozenset(claims)
+        if wanted != self._read_only:
+            self._read_only = wanted
+            self._pause_as_wanted()
+
     def positions(self) -> Mapping[Claim, int]:
         if not self._claims:
             return {}
@@ -151,10 +159,13 @@ class GroupIntake:
             if found.offset >= 0
         }
 
-    def commit(self, offsets: Mapping[Claim, int]) -> None:
+    def commit(self, offsets: Mapping[Claim, Commit]) -> None:
         if not offsets:
             return
-        wanted = [TopicPartition(claim.topic, claim.partition, offset) for claim, offset in offsets.items()]
+        wanted = [
+            TopicPartition(claim.topic, claim.partition, commit.offset, commit.metadata)
+            for claim, commit in offsets.items()
+        ]
         try:
             self._consumer.commit(offsets=wanted, asynchronous=True)
         except KafkaException as error:
@@ -168,8 +179,8 @@ class GroupIntake:
 
     # ---- polling
 
-    def _consume(self, room: Room) -> list[Record]:
-        first = self._consumer.poll(POLL_S)
+    def _consume(self, room: Room, wait_s: float) -> list[Record]:
+        first = self._consumer.poll(wait_s)
         if first is None:
             return []
         wanted = min(room.rows, CHUNK, max(1, int(room.bytes / self._mean_size))) - 1
@@ -201,14 +212,22 @@ class GroupIntake:
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
-            self._consumer.pause(self._owned())
+            self._pause_as_wanted()
 
     def _resume(self) -> None:
         self._paused = False
-        self._consumer.resume(self._owned())
+        self._pause_as_wanted()
 
-    def _owned(self) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition) for topic, partition in self._claims]
+    def _pause_as_wanted(self) -> None:
+        """Pause and resume what differs from what is wanted, and only that: each pause throws the prefetch away."""
+        still = {
+            place
+            for place, claim in self._claims.items()
+            if self._paused or (self._read_only is not None and claim not in self._read_only)
+        }
+        self._consumer.pause([TopicPartition(*place) for place in still - self._still])
+        self._consumer.resume([TopicPartition(*place) for place in (self._still - still) & self._claims.keys()])
+        self._still = still
 
     def _publish_snapshot(self) -> None:
         now = self._clock()
@@ -269,13 +288,15 @@ class GroupIntake:
         except FatalError as error:
             self._fatal = error
             return
-        claims = {Claim(topic, partition, next(self._epochs)): offset for (topic, partition), offset in starts.items()}
+        claims = {Claim(topic, partition, next(self._epochs)): start for (topic, partition), start in starts.items()}
         self._claims.update({(claim.topic, claim.partition): claim for claim in claims})
+        self._still -= starts.keys()
+        # Nothing is fetched of them before the first commit: a pause after that would throw it away.
+        before = frozenset(self._claims.values()) if self._read_only is None else self._read_only
+        self._read_only = before - claims.keys()
         self._listener.assigned(claims)
-        assigned = [TopicPartition(topic, partition, offset) for (topic, partition), offset in starts.items()]
-        consumer.incremental_assign(assigned)
-        if self._paused and assigned:
-            consumer.pause(assigned)
+        consumer.incremental_assign([TopicPartition(*place, start.offset) for place, start in starts.items()])
+        self._pause_as_wanted()
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         claims = self._leave(partitions)
@@ -298,44 +319,56 @@ class GroupIntake:
         return [claim for claim in found if claim is not None]
 
     def _on_commit(self, error: Any, partitions: list[TopicPartition]) -> None:
-        accepted: dict[Claim, int] = {}
+        accepted: dict[Claim, Commit] = {}
         refused: list[Claim] = []
         for partition in partitions:
             claim = self._claims.get((partition.topic, partition.partition))
             if claim is None or partition.offset < 0:
                 continue
             if error is None and partition.error is None:
-                accepted[claim] = partition.offset
+                accepted[claim] = Commit(partition.offset, partition.metadata or "")
             else:
                 refused.append(claim)
         if refused:
             self._log.warning("commit refused", action="commit_refused", error=str(error or partitions[0].error))
         self._listener.committed(accepted, refused)
+        if error is not None and error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+            self._listener.metadata_refused()
 
     # ---- where to begin
 
-    def _starts(self, consumer: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        """The offset at which each partition begins: the committed one, else as `start` says.
-
-        What `start` decides is committed at once: a group that has read nothing shows its true lag, and `latest`
-        does not move when the worker dies before its first commit.
-        """
+    def _starts(self, consumer: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], Start]:
+        """Where each partition begins: at the committed offset, else as `start` says."""
         if not partitions:
             return {}
         try:
             committed = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
         except KafkaException as error:
             raise FatalError(f"Kafka: the group's offsets cannot be read: {error.args[0].str()}") from error
-        starts, fresh = {}, []
-        for partition in committed:
-            offset = partition.offset
-            if offset < 0:
-                offset = self._fresh_start(consumer, partition)
-                fresh.append(TopicPartition(partition.topic, partition.partition, offset))
-            starts[partition.topic, partition.partition] = offset
-        if fresh:
-            consumer.commit(offsets=fresh, asynchronous=True)
-        return starts
+        return {(partition.topic, partition.partition): self._start_at(consumer, partition) for partition in committed}
+
+    def _start_at(self, consumer: Any, partition: TopicPartition) -> Start:
+        offset = partition.offset
+        if offset < 0:
+            return Start(self._fresh_start(consumer, partition))
+        try:
+            progress = decode(partition.metadata, offset)
+        except ValueError as error:
+            self._log.error("answers may be repeated", action="metadata_unreadable", error=str(error))
+            return Start(offset, None, offset)
+        # A process died over it: what came later, it cannot have seen.
+        end = self._bounds(consumer, partition)[1] if progress.open else offset
+        return Start(offset, progress, end)
+
+    def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
+        try:
+            low, high = consumer.get_watermark_offsets(
+                TopicPartition(partition.topic, partition.partition), timeout=BROKER_TIMEOUT_S
+            )
+        except KafkaException as error:
+            where = f"{partition.topic}-{partition.partition}"
+            raise FatalError(f"Kafka: the bounds of {where} cannot be read: {error.args[0].str()}") from error
+        return int(low), int(high)
 
     def _fresh_start(self, consumer: Any, partition: TopicPartition) -> int:
         where = f"{partition.topic}-{partition.partition}"
@@ -344,14 +377,9 @@ class GroupIntake:
                 f"the group has no committed offset for {where} and delivery.start is fail; commit one with "
                 "kafka-consumer-groups.sh --reset-offsets, or set delivery.start to earliest or latest"
             )
-        try:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(partition.topic, partition.partition), timeout=BROKER_TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise FatalError(f"Kafka: the bounds of {where} cannot be read: {error.args[0].str()}") from error
+        low, high = self._bounds(consumer, partition)
         self._log.info("no committed offset", action="fresh_start", partition=where, start=self._start)
-        return int(low if self._start == "earliest" else high)
+        return low if self._start == "earliest" else high
 
 
 def _record(message: Message, claim: Claim, now: float, now_wall: float, waited: bool) -> Record:

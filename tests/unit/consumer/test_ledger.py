@@ -6,7 +6,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_consumer.ledger import Ledger
+from forebay_consumer.ledger import Ledger, Mark
+from forebay_consumer.progress import Range
 from forebay_consumer.record import Claim, Record
 from support.consumer import make_record
 
@@ -21,63 +22,68 @@ def opened(*offsets: int, start: int = 0) -> tuple[Ledger, dict[int, Record]]:
     return ledger, records
 
 
+def asked(ledger: Ledger) -> dict[Claim, int]:
+    """Give out the watermarks that moved."""
+    return {claim: mark.offset for claim, mark in ledger.marks(ledger.moved()).items()}
+
+
 def test_nothing_is_committed_before_the_first_answer() -> None:
     ledger, _ = opened(0, 1, 2)
-    assert ledger.commits() == {}
+    assert asked(ledger) == {}
 
 
 def test_the_watermark_stops_at_the_first_unanswered_record() -> None:
     ledger, records = opened(0, 1, 2, 3)
     ledger.done([records[0], records[2], records[3]])
-    assert ledger.commits() == {CLAIM: 1}
+    assert asked(ledger) == {CLAIM: 1}
     ledger.done([records[1]])
-    assert ledger.commits() == {CLAIM: 4}
+    assert asked(ledger) == {CLAIM: 4}
 
 
 def test_holes_in_the_offsets_are_stepped_over() -> None:
     ledger, records = opened(3, 7, 20)
     ledger.done([records[3]])
-    assert ledger.commits() == {CLAIM: 7}
+    assert asked(ledger) == {CLAIM: 7}
     ledger.done([records[7], records[20]])
-    assert ledger.commits() == {CLAIM: 21}
+    assert asked(ledger) == {CLAIM: 21}
 
 
 def test_a_watermark_is_given_out_once() -> None:
     ledger, records = opened(0)
     ledger.done([records[0]])
-    assert ledger.commits() == {CLAIM: 1}
-    assert ledger.commits() == {}
+    assert asked(ledger) == {CLAIM: 1}
+    assert asked(ledger) == {}
 
 
 def test_a_refused_commit_is_given_out_again() -> None:
     ledger, records = opened(0)
     ledger.done([records[0]])
-    ledger.commits()
+    asked(ledger)
     ledger.refused(CLAIM)
-    assert ledger.commits() == {CLAIM: 1}
+    assert asked(ledger) == {CLAIM: 1}
 
 
 def test_the_position_is_committed_once_nothing_is_unanswered() -> None:
     ledger, records = opened(0)
     ledger.advance(CLAIM, 5)
-    assert ledger.commits() == {}, "a record is unanswered"
+    assert asked(ledger) == {}, "a record is unanswered"
     ledger.done([records[0]])
     ledger.advance(CLAIM, 5)
-    assert ledger.commits() == {CLAIM: 5}
+    assert asked(ledger) == {CLAIM: 5}
 
 
 def test_a_position_never_moves_the_watermark_back() -> None:
     ledger, records = opened(0, 1)
     ledger.done([*records.values()])
     ledger.advance(CLAIM, 1)
-    assert ledger.commits() == {CLAIM: 2}
+    assert asked(ledger) == {CLAIM: 2}
 
 
 def test_a_late_answer_of_a_lost_partition_is_ignored() -> None:
     ledger, records = opened(0)
     ledger.close([CLAIM])
     ledger.done([records[0]])
-    assert ledger.commits() == {}
+    assert asked(ledger) == {}
     assert not ledger.owns(CLAIM)
 
 
@@ -88,14 +94,14 @@ def test_an_answer_of_an_old_epoch_does_not_count_for_the_new_one() -> None:
     ledger.open(again, 0)
     ledger.take([make_record(0, epoch=2), make_record(1, epoch=2)])
     ledger.done([records[0], records[1]])
-    assert ledger.commits() == {}
+    assert asked(ledger) == {}
 
 
 def test_a_dropped_record_is_never_passed() -> None:
     ledger, records = opened(0, 1, 2)
     ledger.drop([records[1]])
     ledger.done([records[0], records[2]])
-    assert ledger.watermarks([CLAIM]) == {CLAIM: 1}
+    assert ledger.marks([CLAIM])[CLAIM].offset == 1
 
 
 def test_uncovered_counts_what_a_crash_would_repeat() -> None:
@@ -114,7 +120,7 @@ def test_an_older_acceptance_changes_nothing() -> None:
     ledger.done([*records.values()])
     ledger.accepted(CLAIM, 2)
     ledger.accepted(CLAIM, 1)
-    assert ledger.watermarks([CLAIM]) == {}
+    assert ledger.marks([CLAIM])[CLAIM].offset == 2
     assert ledger.settled()
 
 
@@ -122,7 +128,7 @@ def test_settled_means_that_the_broker_accepted_every_watermark() -> None:
     ledger, records = opened(0)
     assert ledger.settled(), "nothing is answered, so nothing is owed"
     ledger.done([records[0]])
-    ledger.commits()
+    asked(ledger)
     assert not ledger.settled()
     ledger.accepted(CLAIM, 1)
     assert ledger.settled()
@@ -134,7 +140,7 @@ def test_while_revoking_nothing_starts_but_answers_count() -> None:
     assert not ledger.takes(CLAIM)
     assert ledger.owns(CLAIM)
     ledger.done([records[0]])
-    assert ledger.watermarks([CLAIM]) == {CLAIM: 1}
+    assert ledger.marks([CLAIM])[CLAIM].offset == 1
 
 
 def test_a_partition_that_comes_back_may_start_again() -> None:
@@ -173,8 +179,41 @@ def test_no_watermark_ever_passes_an_unanswered_record(gaps: list[int], order: r
     committed = 0
     while left:
         ledger.done([records[left.pop()]])
-        for offset in ledger.commits().values():
+        for offset in asked(ledger).values():
             assert offset >= committed, "commits never go back"
             committed = offset
         assert all(offset >= committed for offset in left)
     assert committed == offsets[-1] + 1
+
+
+def test_what_is_answered_beyond_the_watermark_is_told_in_ranges() -> None:
+    ledger, records = opened(0, 1, 2, 3, 7, 8, 9)
+    ledger.done([records[0], records[2], records[3], records[7], records[9]])
+    # Between 3 and 7 nothing is ever delivered, so nothing there is unanswered.
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(1, (Range(2, 8), Range(9, 10)))}
+
+
+def test_what_an_earlier_owner_answered_is_not_run_again() -> None:
+    ledger = Ledger()
+    ledger.open(CLAIM, 4, [Range(5, 7), Range(9, 10)])
+    records = [make_record(offset) for offset in range(4, 9)]
+    assert [record.offset for record in ledger.take(records)] == [4, 7, 8]
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(4, (Range(5, 7), Range(9, 10)))}
+    ledger.done([records[0]])
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(7, (Range(9, 10),))}
+    ledger.done(records[3:])
+    assert ledger.take([make_record(9)]) == []
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(10)}
+    assert ledger.wait_answered([CLAIM], 0), "nobody waits for what is answered already"
+
+
+@given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)))
+def test_a_successor_runs_exactly_what_is_unanswered(delivered: set[int], answered: set[int]) -> None:
+    first, records = opened(*sorted(delivered))
+    first.done([record for offset, record in records.items() if offset in answered])
+    mark = first.marks([CLAIM])[CLAIM]
+    second = Ledger()
+    again = Claim("requests", 0, 2)
+    second.open(again, mark.offset, mark.done)
+    left = second.take([make_record(o, epoch=2) for o in sorted(delivered) if o >= mark.offset])
+    assert {record.offset for record in left} == delivered - answered

@@ -1,0 +1,64 @@
+"""What is committed, and when: the ledger's watermarks with the line beside them. Pure."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from forebay_consumer.ledger import Ledger
+from forebay_consumer.progress import MAX_CHARS, Commit, Progress, decode, encode
+from forebay_consumer.record import Claim
+from forebay_consumer.trials import Trials
+
+_FEWER_CHARS = 200  # no ranges to speak of, and a trial still fits
+
+
+class Commits:
+    """Used on the intake's thread only."""
+
+    def __init__(self, ledger: Ledger, trials: Trials, interval_s: float) -> None:
+        self._ledger = ledger
+        self._trials = trials
+        self._interval_s = interval_s
+        self._next_s = 0.0
+        self._max_chars = MAX_CHARS
+
+    def due(self, now: float) -> Mapping[Claim, Commit]:
+        """What to commit at monotonic time `now`: at the interval what moved, and at once what records wait for."""
+        claims = set(self._trials.due())
+        if now >= self._next_s:
+            self._next_s = now + self._interval_s
+            claims.update(self._ledger.moved())
+        return {
+            claim: self._commit(mark.offset, self._trials.progress(claim, mark))
+            for claim, mark in (self._ledger.marks(claims) if claims else {}).items()
+        }
+
+    def parting(self, claims: Iterable[Claim]) -> Mapping[Claim, Commit]:
+        """The last commits of these assignments, to be made before they end."""
+        return {
+            claim: self._commit(mark.offset, self._trials.parting(claim, mark))
+            for claim, mark in self._ledger.marks(claims).items()
+        }
+
+    def accepted(self, accepted: Mapping[Claim, Commit]) -> None:
+        for claim, commit in accepted.items():
+            self._ledger.accepted(claim, commit.offset)
+            if commit.metadata:
+                self._trials.accepted(claim, decode(commit.metadata, commit.offset))
+            else:
+                self._trials.untold(claim)
+
+    def refused(self, refused: Collection[Claim]) -> None:
+        for claim in refused:
+            self._ledger.refused(claim)
+            self._trials.refused(claim)
+
+    def say_less(self) -> int:
+        """The broker does not take lines so long; gives the longest that will be tried from now on."""
+        self._max_chars = _FEWER_CHARS if self._max_chars > _FEWER_CHARS else 0
+        return self._max_chars
+
+    def settled(self) -> bool:
+        """Once the trials finish: whether the broker acknowledged all there is to say."""
+        return self._ledger.settled() and self._trials.settled()
+
+    def _commit(self, offset: int, progress: Progress) -> Commit:
+        return Commit(offset, encode(progress, offset, self._max_chars))

@@ -1,0 +1,347 @@
+"""Which records may be let in, so that one that kills the process is found, and no other blamed. Pure, but for a lock.
+
+A segmentation fault or the kernel's memory killer leaves no exception behind: all that remains of a life is what it
+had committed. So nothing is let in before the broker has acknowledged a commit that says `open`, and nothing at or
+above the `hi` of that commit. Whoever takes a partition over and finds it still open has a dead predecessor: the
+unanswered records below `hi` are *suspects*. While a process has any, it lets in one record at a time over all its
+partitions, and each suspect only after a commit that names it as on trial was acknowledged. A record that was on
+trial in `max_lives` lives already is not run again. Nothing else is evidence against a record: not a death shared
+with others, not a watermark that stands still.
+
+Rule and simulation: DESIGN §5; an attempt counter per partition instead convicts innocents.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final
+
+from forebay_consumer.ledger import Mark
+from forebay_consumer.progress import Progress, Trial
+from forebay_consumer.record import Claim, Record
+
+_NEVER: Final = -1
+_EVER: Final = 2**62
+
+
+@dataclass(slots=True, eq=False)
+class _Partition:
+    """One assignment.
+
+    Attributes:
+        position: below it everything was polled, or is never delivered.
+        suspects_end: records below it were perhaps seen by a process that died.
+        found: the trial that the predecessor had committed, until its record is seen.
+        trial: the trial that is going on, or is asked for.
+        told: what the last acknowledged commit said; none yet when None.
+        asked_hi: the highest `hi` asked for. Never less is asked while records go in: commits may overtake each other.
+        asking: a commit is on its way.
+        held: polled and not let in, in order.
+        let_in: highest offset let in, and one.
+        let_in_then: the same at the last acknowledgement.
+    """
+
+    position: int
+    suspects_end: int
+    found: Trial | None
+    let_in: int
+    let_in_then: int
+    trial: Trial | None = None
+    told: Progress | None = None
+    asked_hi: int = 0
+    asking: bool = False
+    held: deque[Record] = field(default_factory=deque)
+
+    @property
+    def stale(self) -> bool:
+        """Whether a trial that is over still stands in the last commit: a death now would count against its record."""
+        told = self.told
+        return told is not None and told.trial is not None and told.trial != (self.trial or self.found)
+
+    @property
+    def suspicious(self) -> bool:
+        if self.trial is not None or self.stale or self.position < self.suspects_end:
+            return True
+        return bool(self.held) and self.held[0].offset < self.suspects_end
+
+    @property
+    def acknowledged_hi(self) -> int:
+        return _NEVER if self.told is None or not self.told.open else self.told.hi
+
+
+class Trials:
+    """Thread-safe: `ended` is called from other threads, all else on the intake's.
+
+    Args:
+        max_lives: lives that one record may end while it runs alone.
+        ahead: how far `hi` is claimed beyond what was let in, at least; a few batches, so that none waits for a commit.
+    """
+
+    def __init__(self, max_lives: int, ahead: int) -> None:
+        self._max_lives = max_lives
+        self._ahead = ahead
+        self._lock = Lock()
+        self._partitions: dict[Claim, _Partition] = {}
+        self._inside = 0  # records let in and not ended
+        self._suspicious = False
+        self._finishing = False
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether one record at a time is let in."""
+        return self._suspicious
+
+    @property
+    def busy(self) -> bool:
+        return self._inside > 0
+
+    def open(self, claim: Claim, start: int, found: Progress, end: int) -> None:
+        """Begin an assignment.
+
+        Args:
+            start: the committed offset.
+            found: what stood beside it.
+            end: the end of the partition now: later records were not there when a predecessor died.
+        """
+        with self._lock:
+            suspects_end = min(found.hi, end) if found.open else start
+            self._partitions[claim] = _Partition(start, suspects_end, found.trial, start, start)
+            self._look()
+
+    def close(self, claims: Collection[Claim]) -> list[Record]:
+        """End assignments; gives back what was held of them."""
+        with self._lock:
+            held: list[Record] = []
+            for claim in claims:
+                partition = self._partitions.pop(claim, None)
+                if partition is not None:
+                    held += partition.held
+            self._look()
+            return held
+
+    def held(self, claims: Collection[Claim]) -> int:
+        """How many records of these assignments were polled and not let in."""
+        with self._lock:
+            return sum(len(found.held) for claim in claims if (found := self._partitions.get(claim)) is not None)
+
+    def finish(self) -> list[Record]:
+        """Let nothing more in, and say in the next commits that nothing is; gives back what was held."""
+        with self._lock:
+            self._finishing = True
+            held: list[Record] = []
+            for partition in self._partitions.values():
+                if partition.held:
+                    partition.position = partition.held[0].offset  # suspects given back stay suspects
+                held += partition.held
+                partition.held.clear()
+            self._look()
+            return held
+
+    def reached(self, positions: Mapping[Claim, int]) -> None:
+        """Note how far the partitions were read, past what is never delivered; what was polled is admitted by now."""
+        with self._lock:
+            for claim, position in positions.items():
+                partition = self._partitions.get(claim)
+                if partition is not None:
+                    partition.position = max(partition.position, position)
+            self._look()
+
+    def unread(self) -> list[Claim] | None:
+        """The assignments to poll; None means all.
+
+        While there are suspects: those with suspects not polled yet. Else: those that are opened.
+        """
+        with self._lock:
+            if self._suspicious:
+                return [claim for claim, found in self._partitions.items() if found.position < found.suspects_end]
+            opened = [claim for claim, found in self._partitions.items() if found.told is not None]
+            return None if len(opened) == len(self._partitions) else opened
+
+    @property
+    def opening(self) -> bool:
+        """Whether some assignment waits for the acknowledgement of its first commit."""
+        with self._lock:
+            return any(partition.told is None for partition in self._partitions.values())
+
+    @property
+    def starved(self) -> bool:
+        """Whether all that was polled waits for the acknowledgement of a commit."""
+        with self._lock:
+            return not self._inside and any(partition.held for partition in self._partitions.values())
+
+    def admit(self, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+        """Take polled records, in order per partition, and say which are let in now.
+
+        Returns:
+            The records to run, and those to answer as poison unrun. The others are held, until a later call.
+        """
+        with self._lock:
+            for record in records:
+                partition = self._partitions.get(record.claim)
+                if partition is not None:
+                    partition.held.append(record)
+                    partition.position = max(partition.position, record.next_offset)
+            run, poison = (self._one(), self._convicted()) if self._suspicious else (self._all(), [])
+            self._look()
+            self._inside += len(run) + len(poison)
+            return run, poison
+
+    def ended(self, records: Iterable[Record]) -> None:
+        """These are answered, or given up to the next owner."""
+        with self._lock:
+            for record in records:
+                self._inside -= 1
+                partition = self._partitions.get(record.claim)
+                if partition is not None and partition.trial is not None and partition.trial.offset == record.offset:
+                    partition.trial = partition.found = None
+            if self._suspicious:
+                self._look()
+
+    # ---- commits
+
+    def due(self) -> list[Claim]:
+        """Assignments for which a commit is wanted at once, whatever the interval says."""
+        with self._lock:
+            return [
+                claim
+                for claim, partition in self._partitions.items()
+                if not partition.asking and self._wants(partition)
+            ]
+
+    def progress(self, claim: Claim, mark: Mark) -> Progress:
+        """What a commit of `mark` is to say now; it counts as asked for."""
+        with self._lock:
+            partition = self._partitions[claim]
+            partition.asking = True
+            return self._said(partition, mark)
+
+    def parting(self, claim: Claim, mark: Mark) -> Progress:
+        """What the last commit of an assignment says, which a process that lives hands over."""
+        with self._lock:
+            return self._last(self._partitions[claim], mark)
+
+    def accepted(self, claim: Claim, told: Progress) -> None:
+        """The broker acknowledged a commit that said `told`."""
+        with self._lock:
+            partition = self._partitions.get(claim)
+            if partition is not None:
+                partition.asking = False
+                partition.told = told
+                partition.let_in_then = partition.let_in
+                self._look()
+
+    def untold(self, claim: Claim) -> None:
+        """The broker acknowledged a commit, and keeps nothing beside the offset: go on without trials."""
+        with self._lock:
+            partition = self._partitions.get(claim)
+            if partition is not None:
+                partition.asking = False
+                partition.told = Progress(not self._finishing, _EVER, partition.trial or partition.found)
+
+    def refused(self, claim: Claim) -> None:
+        with self._lock:
+            partition = self._partitions.get(claim)
+            if partition is not None:
+                partition.asking = False
+
+    def settled(self) -> bool:
+        """Once finishing: whether the broker acknowledged for every assignment that nothing is inside."""
+        with self._lock:
+            return all(not self._wants(partition) for partition in self._partitions.values())
+
+    # ---- inside, under the lock
+
+    def _look(self) -> None:
+        self._suspicious = any(partition.suspicious for partition in self._partitions.values())
+
+    def _wants(self, partition: _Partition) -> bool:
+        told = partition.told
+        if self._finishing:
+            return told is None or told.open != partition.suspicious
+        if told is None or told.trial != (partition.trial or partition.found):
+            return True
+        return not self._suspicious and told.hi - partition.let_in < self._margin(partition) // 2
+
+    def _margin(self, partition: _Partition) -> int:
+        # Twice what went in while the last commit was on its way, so that a fast model does not wait for the next.
+        return max(self._ahead, 2 * (partition.let_in - partition.let_in_then))
+
+    def _said(self, partition: _Partition, mark: Mark) -> Progress:
+        if self._finishing:
+            return self._last(partition, mark)
+        ahead = 0 if self._suspicious else self._margin(partition)
+        partition.asked_hi = max(partition.asked_hi, partition.suspects_end, partition.let_in + ahead, mark.offset)
+        return Progress(True, partition.asked_hi, partition.trial or partition.found, mark.done)
+
+    def _last(self, partition: _Partition, mark: Mark) -> Progress:
+        """Said by a process that lives: a trial that it cut short is no evidence, and who was suspect stays so."""
+        hi = partition.suspects_end if partition.suspicious else mark.offset
+        return Progress(partition.suspicious, max(hi, mark.offset), partition.found, mark.done)
+
+    def _all(self) -> list[Record]:
+        """What may go in while nobody is suspected."""
+        run: list[Record] = []
+        if self._finishing:
+            return run
+        for partition in self._partitions.values():
+            hi = partition.acknowledged_hi
+            while partition.held and partition.held[0].offset < hi:
+                record = partition.held.popleft()
+                partition.let_in = record.next_offset
+                run.append(record)
+        return run
+
+    def _one(self) -> list[Record]:
+        """The suspect whose trial is acknowledged, if nothing else is inside; else ask for the next trial."""
+        if self._inside or self._finishing:
+            return []
+        for partition in self._partitions.values():
+            trial = partition.trial
+            if trial is not None:
+                if partition.told is None or partition.told.trial != trial:
+                    return []
+                index = next(i for i, record in enumerate(partition.held) if record.offset == trial.offset)
+                record = partition.held[index]
+                del partition.held[index]
+                partition.let_in = max(partition.let_in, record.next_offset)
+                return [record]
+        # A record that was on trial when a process died goes first: who kills at random then hardly hits it twice.
+        everyone = list(self._partitions.values())
+        first = [partition for partition in everyone if partition.found is not None]
+        # The next trial of a partition replaces the one that is over; before any other, that one is taken back.
+        stale = [partition for partition in everyone if partition.stale]
+        for partition in first or everyone:
+            if stale and partition not in stale:
+                continue
+            if (suspect := self._suspect(partition)) is not None:
+                partition.trial = suspect
+                break
+        return []
+
+    def _suspect(self, partition: _Partition) -> Trial | None:
+        """The trial to hold next in a partition: that of the predecessor first, since only one can be remembered."""
+        offsets = [record.offset for record in partition.held if record.offset < partition.suspects_end]
+        found = partition.found
+        if found is not None:
+            if found.offset in offsets:
+                return Trial(found.offset, found.lives + 1) if found.lives < self._max_lives else None
+            if partition.position <= found.offset:
+                return None  # not polled yet
+            partition.found = None
+        return Trial(offsets[0], 1) if offsets else None
+
+    def _convicted(self) -> list[Record]:
+        """Records that have had their lives; they are answered, not run, so others need not have left."""
+        convicted: list[Record] = []
+        for partition in self._partitions.values():
+            found = partition.found
+            if found is None or found.lives < self._max_lives:
+                continue
+            for index, record in enumerate(partition.held):
+                if record.offset == found.offset:
+                    del partition.held[index]
+                    partition.trial = found  # until it is answered
+                    convicted.append(record)
+                    break
+        return convicted

@@ -1,0 +1,201 @@
+"""What is let in, and when; the histories of whole lives are in test_trials_simulation."""
+
+from forebay_consumer.ledger import Mark
+from forebay_consumer.progress import Progress, Trial
+from forebay_consumer.record import Claim, Record
+from forebay_consumer.trials import Trials
+from support.consumer import make_record
+
+CLAIM = Claim("requests", 0, 1)
+OTHER = Claim("requests", 1, 1)
+
+
+def records(*offsets: int, claim: Claim = CLAIM) -> list[Record]:
+    return [make_record(offset, partition=claim.partition) for offset in offsets]
+
+
+def offsets(some: list[Record]) -> list[int]:
+    return [record.offset for record in some]
+
+
+def opened(found: Progress | None = None, *, start: int = 0, end: int = 100, ahead: int = 4) -> Trials:
+    trials = Trials(max_lives=2, ahead=ahead)
+    trials.open(CLAIM, start, found or Progress(), end)
+    return trials
+
+
+def acknowledge(trials: Trials, offset: int = 0, claim: Claim = CLAIM) -> Progress:
+    """A commit goes out and is accepted; what it said."""
+    told = trials.progress(claim, Mark(offset))
+    trials.accepted(claim, told)
+    return told
+
+
+def test_nothing_is_let_in_before_the_opening_commit_is_acknowledged() -> None:
+    trials = opened()
+    assert trials.admit(records(0, 1)) == ([], [])
+    assert trials.due() == [CLAIM]
+    told = trials.progress(CLAIM, Mark(0))
+    assert told.open
+    assert trials.due() == [], "it is on its way"
+    assert trials.admit([]) == ([], [])
+    trials.accepted(CLAIM, told)
+    assert offsets(trials.admit([])[0]) == [0, 1]
+
+
+def test_a_refused_commit_is_asked_for_again() -> None:
+    trials = opened()
+    trials.progress(CLAIM, Mark(0))
+    trials.refused(CLAIM)
+    assert trials.due() == [CLAIM]
+
+
+def test_nothing_at_or_above_the_acknowledged_hi_is_let_in() -> None:
+    trials = opened(ahead=4)
+    assert acknowledge(trials).hi == 4
+    assert offsets(trials.admit(records(0, 1, 2, 3, 4, 5))[0]) == [0, 1, 2, 3]
+    assert trials.due() == [CLAIM], "more is wanted before the next interval"
+    acknowledge(trials)
+    assert offsets(trials.admit([])[0]) == [4, 5]
+
+
+def test_the_claim_grows_with_what_goes_in_during_one_commit() -> None:
+    trials = opened(ahead=4)
+    acknowledge(trials)
+    trials.admit(records(0, 1, 2, 3))
+    assert acknowledge(trials).hi == 12, "twice the four that went in"
+
+
+def test_a_closed_predecessor_leaves_no_suspects() -> None:
+    trials = opened(Progress(False, 50), start=3)
+    assert not trials.suspicious
+    assert trials.unread() is None
+
+
+def test_a_dead_predecessor_leaves_what_it_may_have_seen_and_no_more() -> None:
+    trials = opened(Progress(True, 50), start=3, end=6)
+    assert trials.suspicious
+    assert trials.unread() == [CLAIM]
+    trials.admit(records(3, 4, 5))
+    assert trials.unread() == [], "what came later, it cannot have seen"
+
+
+def test_suspects_go_in_one_at_a_time_each_after_its_trial_is_acknowledged() -> None:
+    trials = opened(Progress(True, 2))
+    assert trials.admit(records(0, 1, 2)) == ([], [])
+    assert acknowledge(trials).trial == Trial(0, 1)
+    run, _ = trials.admit([])
+    assert offsets(run) == [0]
+    assert trials.admit([]) == ([], []), "one at a time"
+    trials.ended(run)
+    assert trials.admit([]) == ([], [])
+    assert acknowledge(trials, 1).trial == Trial(1, 1)
+    run, _ = trials.admit([])
+    assert offsets(run) == [1]
+    trials.ended(run)
+    assert trials.admit([]) == ([], []), "the trial that is over still stands"
+    assert acknowledge(trials, 2).trial is None
+    assert trials.admit([]) == ([], []), "it was not claimed yet"
+    acknowledge(trials, 2)
+    assert offsets(trials.admit([])[0]) == [2]
+    assert not trials.suspicious
+
+
+def test_the_trial_that_ended_the_predecessor_goes_on_first_and_counts() -> None:
+    trials = opened(Progress(True, 9, Trial(5, 1)), start=3, end=9)
+    trials.admit(records(3, 4))
+    assert acknowledge(trials, 3).trial == Trial(5, 1), "it stands until its record is seen"
+    assert trials.admit([]) == ([], [])
+    trials.admit(records(5))
+    assert acknowledge(trials, 3).trial == Trial(5, 2)
+    assert offsets(trials.admit([])[0]) == [5]
+
+
+def test_a_record_that_has_had_its_lives_is_convicted_unrun() -> None:
+    trials = opened(Progress(True, 9, Trial(5, 2)), start=5, end=9)
+    run, poison = trials.admit(records(5, 6))
+    assert (offsets(run), offsets(poison)) == ([], [5])
+    trials.ended(poison)
+    trials.admit([])
+    assert acknowledge(trials, 6).trial == Trial(6, 1)
+
+
+def test_another_partition_waits_while_there_are_suspects() -> None:
+    trials = opened(Progress(True, 1), end=1)
+    trials.open(OTHER, 0, Progress(), 0)
+    acknowledge(trials, claim=OTHER)
+    assert trials.admit(records(0, claim=OTHER)) == ([], [])
+    trials.admit(records(0))
+    acknowledge(trials)
+    run, _ = trials.admit([])
+    assert [(record.partition, record.offset) for record in run] == [(0, 0)]
+    trials.ended(run)
+    acknowledge(trials, 1)
+    trials.admit([])
+    acknowledge(trials, claim=OTHER)
+    run, _ = trials.admit([])
+    assert [(record.partition, record.offset) for record in run] == [(1, 0)]
+
+
+def test_what_runs_already_is_waited_for_before_a_trial() -> None:
+    trials = opened()
+    acknowledge(trials)
+    before, _ = trials.admit(records(0))
+    trials.open(OTHER, 0, Progress(True, 1), 1)
+    trials.admit(records(0, claim=OTHER))
+    assert trials.due() == [OTHER], "its opening, without a trial"
+    assert acknowledge(trials, claim=OTHER).trial is None
+    trials.ended(before)
+    trials.admit([])
+    assert acknowledge(trials, claim=OTHER).trial == Trial(0, 1)
+
+
+def test_a_trial_that_is_cut_short_by_a_hand_over_is_no_evidence() -> None:
+    trials = opened(Progress(True, 9, Trial(0, 1)), end=9)
+    trials.admit(records(0))
+    acknowledge(trials)
+    assert offsets(trials.admit([])[0]) == [0]
+    parting = trials.parting(CLAIM, Mark(0))
+    assert parting == Progress(True, 9, Trial(0, 1)), "the other suspects stay suspects"
+
+
+def test_the_last_commit_of_a_clean_life_says_closed() -> None:
+    trials = opened()
+    acknowledge(trials)
+    run, _ = trials.admit(records(0, 1))
+    assert offsets(trials.finish()) == []
+    assert not trials.settled()
+    trials.ended(run)
+    assert acknowledge(trials, 2) == Progress(False, 2)
+    assert trials.settled()
+    assert trials.admit(records(2)) == ([], []), "nothing goes in any more"
+
+
+def test_suspects_given_back_at_shutdown_stay_suspects() -> None:
+    trials = opened(Progress(True, 3), end=3)
+    trials.admit(records(0, 1, 2))
+    assert offsets(trials.finish()) == [0, 1, 2]
+    assert acknowledge(trials) == Progress(True, 3)
+    assert trials.settled()
+
+
+def test_closing_gives_back_what_was_held() -> None:
+    trials = opened(Progress(True, 3), end=3)
+    trials.admit(records(0, 1))
+    assert trials.held([CLAIM]) == 2
+    assert offsets(trials.close([CLAIM])) == [0, 1]
+    assert not trials.suspicious
+
+
+def test_what_is_never_delivered_is_no_suspect_for_ever() -> None:
+    trials = opened(Progress(True, 3), end=3)
+    trials.reached({CLAIM: 3})
+    assert not trials.suspicious
+
+
+def test_a_broker_that_keeps_no_text_does_not_stop_the_work() -> None:
+    trials = opened()
+    trials.progress(CLAIM, Mark(0))
+    trials.untold(CLAIM)
+    assert offsets(trials.admit(records(0, 1))[0]) == [0, 1]
+    assert trials.due() == []

@@ -1,0 +1,55 @@
+"""Thousands of seeded histories of deaths: the culprit is found in three, and nobody else is ever blamed."""
+
+import os
+
+import pytest
+
+from support.lives import Log, live
+
+SEEDS = int(os.environ.get("FOREBAY_SEEDS", "60"))
+
+
+def check(log: Log) -> None:
+    assert log.finished, "everything is answered and committed"
+    assert log.ahead == []
+    assert set(log.convicted) <= set(log.poison), "no innocent is convicted"
+    assert set(log.poison) <= set(log.convicted)
+
+
+@pytest.mark.parametrize(
+    ("workers", "handovers"),
+    [(1, 0.0), (3, 0.0), (2, 0.01)],
+    ids=["one worker", "each life another worker", "partitions handed over"],
+)
+def test_a_record_that_kills_costs_three_deaths_and_no_innocent(workers: int, handovers: float) -> None:
+    for seed in range(SEEDS):
+        log = live(seed, workers=workers, handovers=handovers)
+        check(log)
+        assert all(log.deaths[place] <= 3 for place in log.poison), f"seed {seed}: {log.deaths}"
+
+
+def test_several_such_records_are_each_found() -> None:
+    for seed in range(SEEDS):
+        log = live(seed, poisons=3, length=25)
+        check(log)
+        assert all(log.deaths[place] <= 3 for place in log.poison), f"seed {seed}: {log.deaths}"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_outside_killer_convicts_nobody(workers: int) -> None:
+    for seed in range(SEEDS):
+        log = live(seed, workers=workers, killer=0.001)
+        check(log)
+
+
+def test_without_outside_killer_or_poison_nothing_is_answered_twice() -> None:
+    for seed in range(100):
+        log = live(seed, poisons=0)
+        check(log)
+        assert set(log.answers.values()) == {1}
+
+
+def test_without_the_scheme_the_record_kills_for_ever() -> None:
+    log = live(1, uses_trials=False, max_steps=5000)
+    assert not log.finished
+    assert sum(log.deaths.values()) > 20
