@@ -75,10 +75,11 @@ class Keeper:
     def revoked(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
         self._ledger.revoking(claims)
         self.give_up([item.record for item in self._feed.drop()], "revoked")
-        if not self._failure.happened:
+        parting: Mapping[Claim, Commit] = {}
+        if not self._failure.happened:  # else nothing more is said: what is inside may be what ends us
             # What is held was not let in, so nobody waits for it.
             self._ledger.wait_answered(claims, self._drain_s, held=self._trials.held(claims))
-        parting = self._commits.parting(claims)
+            parting = self._commits.parting(claims)
         self._end(claims, "revoked")
         return parting
 
