@@ -174,7 +174,8 @@ class Instance:
 
     def _retrying(self, error: Exception, attempt: int) -> None:
         self._metrics.retries.inc()
-        self._log.warning("pass failed, to be tried again", action="pass_retried", attempt=attempt, exc_info=error)
+        told = where_raised(error)
+        self._log.warning("pass failed, to be tried again", action="pass_retried", attempt=attempt, exception=told)
 
     def _fault(self, item: Item, failed: Failed) -> Fault:
         if failed.code is Code.EXPIRED:

@@ -137,7 +137,7 @@ class Settler(Generic[T]):
         return settled
 
     def _failed(self, error: Exception, attempt: int) -> Failed:
-        # The exception's own text may hold paths or parts of other requests: the log has it, the client what it may.
+        # The exception's own text may hold paths or parts of requests: the log has its stack, the client what it may.
         code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
         failed = Failed(code, tell(_SENTENCES[code], error, self._detail), attempt)
         failed.__cause__ = error

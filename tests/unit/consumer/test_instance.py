@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+import structlog
 
 from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
 from forebay_consumer.detail import Detail
@@ -168,6 +169,14 @@ def test_a_transient_error_is_tried_again_and_counted() -> None:
     bench = Bench(Answering(on_pass), attempts=3)
     assert codes(bench.run(make_item(0))) == {0: None}
     assert bench.metric("retries_total") == 2
+
+
+def test_neither_a_retry_nor_a_failure_is_logged_with_the_words_of_the_exception() -> None:
+    with structlog.testing.capture_logs() as logs:
+        Bench(failing(TransientError("no answer for 'a private text'")), attempts=2).run(make_item(1))
+    assert [line["action"] for line in logs if "exception" in line] == ["pass_retried", "request_failed"]
+    assert all("TransientError" in line["exception"] for line in logs if "exception" in line)
+    assert "private" not in str(logs)
 
 
 def test_a_fault_counts_the_attempts_that_it_took() -> None:
