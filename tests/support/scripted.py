@@ -11,6 +11,8 @@
 {"refuse": "why", "n": 3}    preprocess refuses it
 {"fatal": true}              preprocess says that the worker must end
 {"length": 1}                forward gives one output too few
+{"exit": 3, "n": 4}          forward ends the process with this code, at once
+{"huge": 100000, "n": 5}     its output is this many bytes of text
 """
 
 import ctypes
@@ -34,6 +36,10 @@ def digest(row: Any) -> str:
 
 def _raises(row: Mapping[str, Any]) -> bool:
     return bool(row.get("raise")) or not Path(row.get("raise_unless", "/")).exists()
+
+
+def _text(row: Any) -> Any:
+    return "x" * row["huge"] if isinstance(row, dict) and "huge" in row else row
 
 
 class Scripted(Model):
@@ -110,7 +116,7 @@ class Scripted(Model):
                 Scripted._running -= 1
 
     def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        return [{"text": row, "digest": digest(row), **parameters} for row in output]
+        return [{"text": _text(row), "digest": digest(row), **parameters} for row in output]
 
     def samples(self) -> Sequence[Any]:
         return ("warm-up",) if self._device else ()  # as a real model, it has none before it is loaded
