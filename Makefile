@@ -4,7 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --no-sync
 PYTEST := $(RUN) pytest
 
-.PHONY: setup demo test check unit integration faults e2e format bench-quick clean
+.PHONY: setup demo test check unit integration faults e2e soak format bench-quick clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -30,6 +30,14 @@ test: check ## all that CI runs
 
 unit integration faults e2e: setup
 	$(PYTEST) -q tests/$@
+
+MINUTES ?= 10
+SEED ?= 1
+MODE ?= at-least-once
+WITHOUT ?=
+
+soak: setup ## random faults over a mixed load, and a verdict: MINUTES=n SEED=s MODE=m WITHOUT="poison cut"
+	PYTHONPATH=tests $(RUN) python -m soak --minutes $(MINUTES) --seed $(SEED) --mode $(MODE) $(addprefix --without ,$(WITHOUT))
 
 bench-quick: setup ## the worker against bare loops, at most 5 minutes
 	$(RUN) python -m bench.quick
