@@ -40,6 +40,8 @@ class Nemesis:
         for fault in faults:
             self._at(fault.at_s, partial(self._begin, fault))
         self._busy: dict[str, Callable[[], None]] = {}  # what is broken, and how it is taken back
+        self._backs: list[threading.Thread] = []
+        self._began = 0.0
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nemesis", daemon=True)
@@ -53,8 +55,10 @@ class Nemesis:
         """Give up the rest of the schedule, and take back what lasts. Blocks until the broker answers."""
         self._stop()
         self.check()
-        for back in list(self._busy.values()):
-            back()
+        for what in list(self._busy):
+            self._take_back(what)
+        self._stop()
+        self.check()
         self._fleet.calm()
         self._recorder.note("calm")
 
@@ -70,15 +74,17 @@ class Nemesis:
     def _stop(self) -> None:
         self._ended.set()
         self._thread.join()
+        for thread in self._backs:
+            thread.join()
 
     # ---- the thread
 
     def _run(self) -> None:
-        began = time.monotonic()
+        self._began = time.monotonic()
         try:
             while self._agenda:
                 at_s, _, step = heapq.heappop(self._agenda)
-                if self._ended.wait(max(0.0, began + at_s - time.monotonic())):
+                if self._ended.wait(max(0.0, self._began + at_s - time.monotonic())):
                     return
                 step()
         except BaseException as error:
@@ -116,14 +122,24 @@ class Nemesis:
             at_once[fault.kind]()
             return
         begin, back = lasting[fault.kind]
-        self._busy[what] = partial(self._take_back, what, back)
+        self._busy[what] = back
         begin()
-        self._at(fault.at_s + fault.lasts_s, self._busy[what])
+        self._at(time.monotonic() - self._began + fault.lasts_s, partial(self._take_back, what))
 
-    def _take_back(self, what: str, back: Callable[[], None]) -> None:
-        back()
-        self._busy.pop(what, None)
-        self._recorder.note(f"{what} is back")
+    def _take_back(self, what: str) -> None:
+        """In a thread of its own: the broker needs seconds to start, and other faults do not wait for it."""
+
+        def run() -> None:
+            try:
+                self._busy[what]()
+                self._recorder.note(f"{what} is back")
+                del self._busy[what]
+            except BaseException as error:
+                self._error = error
+
+        thread = threading.Thread(target=run, name=f"{what} is back")
+        thread.start()
+        self._backs.append(thread)
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"

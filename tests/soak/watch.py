@@ -100,6 +100,10 @@ class Watch:
             if topic == self._requests
         )
 
+    def passed_by(self) -> bool:
+        """Whether, by the last look, everything is committed: what is unanswered then stays so."""
+        return self._commits and self._last is not None and self.uncommitted() == 0
+
     def __enter__(self) -> Self:
         self._reader.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in self._partitions()])
         for thread in self._threads:
