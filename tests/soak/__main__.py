@@ -68,7 +68,7 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
             "kafka": {"bootstrap.servers": f"127.0.0.1:{proxy.port}", "group.id": group},
             "topics": {"requests": [request_topic], "replies": [reply_topic], "dead_letters": dead_topic},
             "delivery": {"mode": asked.mode, "commit_interval_ms": 100},
-            "model": {"options": {"journal": None, "pass_s": 0.02}},
+            "model": {"options": {"journal": None, "pass_s": 0.02, "memory_rows": requests.MEMORY_ROWS}},
             "batching": {"max_batch_size": requests.MAX_ROWS, "linger_ms": 5},
         }
         watch = Watch(

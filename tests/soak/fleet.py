@@ -161,5 +161,5 @@ class Fleet:
 
     def _signal(self, slot: _Slot, number: signal.Signals, why: str) -> None:
         if slot.running and slot.worker.process.poll() is None:
-            slot.why = why
+            slot.why = "term, twice" if slot.why.startswith(why) and why == "term" else why
             slot.worker.signal(number)

@@ -15,6 +15,8 @@ from soak.history import Sent
 
 MAX_ROWS: Final = 16
 """Of one request, as the workers are configured."""
+MEMORY_ROWS: Final = 12
+"""What the model holds in one pass: less than a batch, so that batches are cut smaller."""
 MAX_REPLY_BYTES: Final = 256 * 1024
 """Of the reply topic."""
 EXIT_CODE: Final = 86
@@ -80,7 +82,7 @@ def one_row(chance: random.Random, id_: str) -> Request:
 
 
 def many_rows(chance: random.Random, id_: str) -> Request:
-    return _json(id_, [f"{_text(chance, id_)} {number}" for number in range(chance.randint(2, MAX_ROWS))])
+    return _json(id_, [f"{_text(chance, id_)} {number}" for number in range(chance.randint(2, MEMORY_ROWS))])
 
 
 def with_parameters(chance: random.Random, id_: str) -> Request:
@@ -108,6 +110,18 @@ def raising(chance: random.Random, id_: str) -> Request:
 
 def short_of_one(chance: random.Random, id_: str) -> Request:
     return _json(id_, [{"length": 1, "n": id_}], codes=("model_error",))
+
+
+def stumbling(chance: random.Random, id_: str) -> Request:
+    return _json(id_, [{"stumble": True, "n": id_}], codes=("model_error",))
+
+
+def failing_once(chance: random.Random, id_: str) -> Request:
+    return _json(id_, [{"transient": 1, "n": id_}])
+
+
+def too_many_for_memory(chance: random.Random, id_: str) -> Request:
+    return _json(id_, [f"{id_} {number}" for number in range(MEMORY_ROWS + 1)], codes=("out_of_memory",))
 
 
 def refused(chance: random.Random, id_: str) -> Request:
@@ -147,6 +161,9 @@ MIX: Final[dict[Callable[[random.Random, str], Request], float]] = {
     slow: 1,
     raising: 0.7,
     short_of_one: 0.3,
+    stumbling: 0.3,
+    failing_once: 0.3,
+    too_many_for_memory: 0.3,
     refused: 1,
     half_an_object: 1,
     no_text: 0.5,
