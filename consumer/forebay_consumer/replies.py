@@ -21,6 +21,7 @@ from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
 from forebay_consumer.kafka_settings import make_client, producer_settings
 from forebay_consumer.metrics import Metrics
+from forebay_consumer.reachable import Reachable
 from forebay_consumer.record import Claim, Fault, Outcome, Record, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
@@ -109,13 +110,19 @@ class Replies:
         self._unreported = 0
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
         self._producer: Any = None
+        self._reachable = Reachable(routes.resolve_or_default(None), clock)
+
+    @property
+    def reachable(self) -> bool:
+        """The producer's last word was not that all brokers are down."""
+        return self._reachable.up
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """Hand outcomes over; returns at once."""
         self._chunks.put(outcomes)
 
     def __enter__(self) -> Self:
-        self._producer = make_client(Producer, self._settings)
+        self._producer = make_client(Producer, {**self._settings, "error_cb": self._client_error})
         self._thread.start()
         return self
 
@@ -138,6 +145,7 @@ class Replies:
                     break
                 self._send_chunk(chunk)
             self._serve(0)
+            self._reachable.ask(self._producer)
         # What is unconfirmed now stays uncommitted, and is run again by the next owner.
         self._producer.purge()
         self._producer.poll(0)
@@ -254,6 +262,11 @@ class Replies:
                 self._produce(message)
             else:
                 self._gave_up([message.owed.outcome.record], "late")
+
+    def _client_error(self, error: Any) -> None:
+        # The intake hears the same from its own client, but not while it leaves Kafka alone for want of room.
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._reachable.down()
 
     # ---- what the broker refused
 

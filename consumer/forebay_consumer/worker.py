@@ -249,7 +249,8 @@ class Worker:
 
     def _show(self) -> None:
         snapshot = self._intake.snapshot
-        self._health.joined, self._health.reachable = snapshot.joined, snapshot.reachable
+        self._health.joined = snapshot.joined
+        self._health.reachable = snapshot.reachable and self._replies.reachable
         self._metrics.lagging(snapshot.lag)
         self._metrics.assigned.set(len(snapshot.lag))
         self._metrics.in_flight.set(self._flow.rows)

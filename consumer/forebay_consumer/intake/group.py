@@ -25,6 +25,7 @@ from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import POLL_S, Listener, Snapshot, Start
 from forebay_consumer.kafka_settings import consumer_settings, make_client
 from forebay_consumer.progress import Commit, decode
+from forebay_consumer.reachable import Reachable
 from forebay_consumer.record import Claim, Record
 
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
@@ -94,7 +95,7 @@ class GroupIntake:
         self._epochs = count(1)
         self._snapshot = Snapshot()
         self._joined = False
-        self._reachable = True
+        self._reachable = Reachable(self._topics[0], clock)
         self._fatal: FatalError | None = None
         self._paused = False
         self._read_only: frozenset[Claim] | None = None
@@ -231,6 +232,7 @@ class GroupIntake:
 
     def _publish_snapshot(self) -> None:
         now = self._clock()
+        self._reachable.ask(self._consumer)
         if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
             return
         self._lag_at = now
@@ -240,7 +242,7 @@ class GroupIntake:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(claim.topic, claim.partition), cached=True)
             if high >= 0:
                 lag[claim] = max(0, high - position)
-        self._snapshot = Snapshot(self._joined, lag, self._reachable)
+        self._snapshot = Snapshot(self._joined, lag, self._reachable.up)
 
     # ---- errors
 
@@ -269,7 +271,7 @@ class GroupIntake:
 
     def _client_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._reachable = False
+            self._reachable.down()
             self._snapshot = Snapshot(self._joined, self._snapshot.lag, reachable=False)
             self._log.warning("no broker answers", action="brokers_down", error=error.str())
         else:

@@ -1,0 +1,65 @@
+"""What a worker believes of its brokers: down when the client says so, up again only when one answers."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from forebay_consumer.reachable import ASK_EVERY_S, Reachable
+from support.consumer import ManualClock
+
+
+class Client:
+    """Answers when the broker is there, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.there = False
+        self.asked = 0
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        self.asked += 1
+        if not self.there:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(100.0)
+
+
+def test_nobody_is_asked_while_brokers_answer(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock)
+    reachable.ask(client)
+    assert reachable.up
+    assert client.asked == 0
+
+
+def test_it_stays_down_until_a_broker_answers(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock)
+    reachable.down()
+    reachable.ask(client)
+    assert not reachable.up
+    client.there = True
+    clock.advance(ASK_EVERY_S)
+    reachable.ask(client)
+    assert reachable.up
+
+
+def test_it_asks_once_a_second_only(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock)
+    reachable.down()
+    for _ in range(10):
+        reachable.ask(client)
+        clock.advance(ASK_EVERY_S / 4)
+    assert client.asked == 3
+
+
+def test_a_word_that_is_old_is_corrected_at_once(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock)
+    client.there = True
+    reachable.down()
+    reachable.ask(client)
+    assert reachable.up
+    reachable.down()
+    reachable.ask(client)
+    assert reachable.up
