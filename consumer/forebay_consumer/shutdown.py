@@ -1,7 +1,9 @@
-"""SIGTERM and SIGINT: the first asks the worker to drain, a second ends the process at once."""
+"""SIGTERM and SIGINT: the first asks the worker to drain, a second ends the process at once, and so does time."""
 
 import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -9,6 +11,10 @@ from typing import Final, Self
 from forebay_consumer.clock import Clock, monotonic
 
 EXIT_AT_ONCE: Final = 130
+EXIT_TOO_LATE: Final = 1
+GRACE_S: Final = 1.0  # beyond the deadline, to leave the group: the next owner then need not wait for a session to end
+
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Shutdown:
@@ -37,24 +43,54 @@ class Shutdown:
 
 
 class Signals:
-    """Turns SIGTERM and SIGINT into `Shutdown.ask`, and a second one into an immediate end of the process."""
+    """Turns SIGTERM and SIGINT into `Shutdown.ask`, and a second one, or the deadline, into an immediate end.
+
+    A thread of its own acts on them: Python's handlers wait for the main thread, which the Kafka client may hold for
+    as long as no broker answers.
+    """
 
     def __init__(self, shutdown: Shutdown) -> None:
         self._shutdown = shutdown
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup_before = -1
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._received)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in _STOPS:
+            signal.signal(number, _noted)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._writer.close()
+        self._thread.join()
+        self._reader.close()
 
-    def _received(self, _number: int, _frame: FrameType | None) -> None:
-        if self._shutdown.asked:
-            # No clean-up: nothing unanswered is committed, and the next owner runs it again.
-            os._exit(EXIT_AT_ONCE)
-        self._shutdown.ask()
+    def _watch(self) -> None:
+        # No clean-up at either end: nothing unanswered is committed, and the next owner runs it again.
+        while True:
+            self._reader.settimeout(self._shutdown.left_s + GRACE_S if self._shutdown.asked else None)
+            try:
+                received = self._reader.recv(1)
+            except TimeoutError:
+                sys.stderr.write("forebay-consumer: limits.shutdown_ms is over and something still hangs; ended\n")
+                sys.stderr.flush()
+                os._exit(EXIT_TOO_LATE)
+            if not received:
+                return
+            if received[0] not in _STOPS:
+                continue
+            if self._shutdown.asked:
+                os._exit(EXIT_AT_ONCE)
+            self._shutdown.ask()
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """With a handler of any kind the signal's number is written to the wake-up socket, which is all we need."""

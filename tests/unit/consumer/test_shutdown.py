@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from forebay_consumer.shutdown import EXIT_AT_ONCE, Shutdown, Signals
+from forebay_consumer.shutdown import EXIT_AT_ONCE, EXIT_TOO_LATE, Shutdown, Signals
 from support.consumer import ManualClock
+from support.worker import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ def test_the_first_signal_asks_and_goes_on(number: signal.Signals, exits: list[i
     shutdown = Shutdown(30)
     with Signals(shutdown):
         signal.raise_signal(number)
-        assert shutdown.asked
+        wait_until(lambda: shutdown.asked, "it is asked")
     assert exits == []
 
 
@@ -63,6 +66,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(
     with Signals(Shutdown(30)):
         signal.raise_signal(first)
         signal.raise_signal(second)
+        wait_until(lambda: exits, "it ends")
     assert exits == [EXIT_AT_ONCE]
 
 
@@ -71,7 +75,26 @@ def test_a_signal_while_draining_for_another_reason_ends_at_once(exits: list[int
     with Signals(shutdown):
         shutdown.ask()
         signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: exits, "it ends")
     assert exits == [EXIT_AT_ONCE]
+
+
+def test_a_main_thread_that_hangs_is_ended_soon_after_the_deadline() -> None:
+    hanging = """
+import threading
+from forebay_consumer.shutdown import Shutdown, Signals
+
+with Signals(Shutdown(0.1)):
+    print("hangs", flush=True)
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+"""
+    with subprocess.Popen([sys.executable, "-c", hanging], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"hangs\n"
+        process.terminate()
+        assert process.wait(30) == EXIT_TOO_LATE
 
 
 def test_signals_are_left_alone_afterwards(exits: list[int]) -> None:
