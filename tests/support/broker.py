@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -22,14 +23,17 @@ SHORT_CLOCKS: Final[Mapping[str, str]] = MappingProxyType(
         "group.share.session.timeout.ms": "3000",
         "group.share.min.heartbeat.interval.ms": "200",
         "group.share.heartbeat.interval.ms": "500",
+        # A killed broker is registered again only when its former session has ended.
+        "broker.session.timeout.ms": "2000",
+        "broker.heartbeat.interval.ms": "300",
     }
 )
 
 
 @contextmanager
-def running_broker() -> Iterator[Broker]:
+def running_broker(*, data: Path | None = None, proxy_port: int | None = None) -> Iterator[Broker]:
     """A broker that has served a group already: the first one waits while `__consumer_offsets` is made."""
-    with Broker(settings=SHORT_CLOCKS) as broker:
+    with Broker(settings=SHORT_CLOCKS, data=data, proxy_port=proxy_port) as broker:
         warm_up(broker.bootstrap_servers)
         yield broker
 

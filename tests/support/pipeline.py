@@ -5,15 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from forebay_schemas import Failure, Result, read_reply
 from forebay_schemas.headers import SOURCE_OFFSET, SOURCE_PARTITION, last_values
 from support.broker import Topics
 
 WITHIN_S: Final = 90.0
+QUIET: Final[Mapping[str, Any]] = MappingProxyType({"log_level": 0})  # a broker away is told by the test, not by us
 
 
 @dataclass
@@ -27,6 +30,7 @@ class Pipeline:
     replies: str = ""
     dead_letters: str = ""
     group: str = ""
+    worker_bootstrap: str = ""  # where it differs from ours: behind a proxy
     _turns: Iterator[int] = field(default_factory=itertools.count, repr=False)
     _producer: Any = field(default=None, repr=False)
 
@@ -39,11 +43,14 @@ class Pipeline:
 
     def connect(self) -> None:
         """Get a producer of its own, for a further thread on a copy of this object."""
-        self._producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5})
+        # Idempotent, so that what is sent twice was sent twice by the test.
+        settings = {"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True}
+        self._producer = Producer({**QUIET, **settings})
 
     def settings(self, **parts: Any) -> dict[str, Any]:
         """A worker's settings; `parts` over them, merged by the worker's process."""
-        kafka = {"bootstrap.servers": self.bootstrap_servers, "group.id": self.group, **parts.pop("kafka", {})}
+        servers = self.worker_bootstrap or self.bootstrap_servers
+        kafka = {"bootstrap.servers": servers, "group.id": self.group, **parts.pop("kafka", {})}
         topics = {"requests": [self.requests], "replies": [self.replies], "dead_letters": self.dead_letters}
         return {"kafka": kafka, "topics": {**topics, **parts.pop("topics", {})}, **parts}
 
@@ -94,21 +101,34 @@ class Pipeline:
 
     def ends(self) -> dict[int, int]:
         """The end offsets of the request topic."""
-        with_ends = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "unused"})
-        try:
-            return {
-                partition: with_ends.get_watermark_offsets(TopicPartition(self.requests, partition), timeout=30)[1]
-                for partition in range(self.partitions)
-            }
-        finally:
-            with_ends.close()
+        return end_offsets(self.bootstrap_servers, self.requests, self.partitions)
+
+    def members(self) -> int:
+        """How many members the broker counts in the group."""
+        admin: Any = AdminClient({**QUIET, "bootstrap.servers": self.bootstrap_servers})
+        (described,) = admin.describe_consumer_groups([self.group], request_timeout=30).values()
+        return len(described.result().members)
 
 
-def committed_offsets(bootstrap_servers: str, group: str, topic: str, partitions: int) -> dict[int, int]:
-    asker = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+def end_offsets(bootstrap_servers: str, topic: str, partitions: int) -> dict[int, int]:
+    asker = Consumer({**QUIET, "bootstrap.servers": bootstrap_servers, "group.id": "unused"})
+    try:
+        return {
+            partition: asker.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
+            for partition in range(partitions)
+        }
+    finally:
+        asker.close()
+
+
+def committed_offsets(
+    bootstrap_servers: str, group: str, topic: str, partitions: int, within_s: float = 30
+) -> dict[int, int]:
+    """Asks without joining; never by the admin client, whose call for it can crash the process."""
+    asker = Consumer({**QUIET, "bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
     try:
         asked = [TopicPartition(topic, partition) for partition in range(partitions)]
-        return {found.partition: found.offset for found in asker.committed(asked, timeout=30)}
+        return {found.partition: found.offset for found in asker.committed(asked, timeout=within_s)}
     finally:
         asker.close()
 
@@ -120,7 +140,7 @@ class Reader:
         self.messages: list[Message] = []
         self._topic = topic
         self._consumer: Any = Consumer(
-            {"bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
+            {**QUIET, "bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
         )
         partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
         self._partitions = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions]

@@ -27,7 +27,6 @@ _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "auto.create.topics.enable": "false",
@@ -59,6 +58,8 @@ class Broker:
         data: folder for logs; None makes a temporary one and deletes it at `stop`.
         settings: broker settings over the defaults.
         heap_mb: the heap of the Java process.
+        proxy_port: makes a second listener, on `proxied_port`, whose clients are told to come to this port instead:
+            to a proxy that passes them on.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Broker:
         data: Path | None = None,
         settings: Mapping[str, str] | None = None,
         heap_mb: int = 512,
+        proxy_port: int | None = None,
     ) -> None:
         self._given_port = port
         self._port = port
@@ -76,6 +78,8 @@ class Broker:
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
         self._controller_port: int | None = None
+        self._proxy_port = proxy_port
+        self._proxied_port: int | None = None
         self._data: Path | None = None
         self._cluster_id = _new_cluster_id()
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,12 +96,24 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def proxied_port(self) -> int:
+        """Where a proxy at `proxy_port` must connect to."""
+        if self._proxied_port is None:
+            raise BrokerError("the broker has no listener behind a proxy, or was not started yet")
+        return self._proxied_port
+
+    @property
     def cluster_id(self) -> str:
         return self._cluster_id
 
     @property
     def pid(self) -> int:
         return self._running().pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, be it stopped by `pause`."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start, and block until our own process answers with our own cluster id.
@@ -116,12 +132,15 @@ class Broker:
                 if not self._known:
                     self._port = None
                 self._controller_port = None
+                self._proxied_port = None
             else:
                 return
 
     def _start(self) -> None:
         self._port = self._port or _free_port()
         self._controller_port = self._controller_port or _free_port()
+        if self._proxy_port is not None:
+            self._proxied_port = self._proxied_port or _free_port()
         if self._data is None:
             self._data = self._given_data or Path(tempfile.mkdtemp(prefix="forebay-broker-"))
             self._data.mkdir(parents=True, exist_ok=True)
@@ -129,6 +148,7 @@ class Broker:
         java = [str(find_java()), "-XX:TieredStopAtLevel=1", f"-Xmx{self._heap_mb}m"]
         java += ["-Dorg.slf4j.simpleLogger.logFile=System.out", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
         java += ["-cp", os.pathsep.join(map(str, kafka_jars()))]
+        self._dismiss_undertaker()  # of a process that ended by itself
         try:
             self._format(java, properties)
             with self._log.open("ab") as log:
@@ -229,11 +249,16 @@ class Broker:
             self._undertaker = None
 
     def _write_properties(self, data: Path) -> Path:
+        bound = {"PLAINTEXT": self._port, "CONTROLLER": self._controller_port}
+        advertised = {"PLAINTEXT": self._port}
+        if self._proxy_port is not None:
+            bound["PROXIED"], advertised["PROXIED"] = self._proxied_port, self._proxy_port
         settings = {
             **_SETTINGS,
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in bound),
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": _listeners(bound),
+            "advertised.listeners": _listeners(advertised),
             "log.dirs": str(data / "logs"),
             **self._settings,
         }
@@ -278,6 +303,10 @@ def _new_cluster_id() -> str:
     while (made := urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")).startswith("-"):
         pass
     return made
+
+
+def _listeners(ports: Mapping[str, int | None]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def _free_port() -> int:
