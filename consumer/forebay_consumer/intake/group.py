@@ -31,6 +31,7 @@ from forebay_consumer.record import Claim, Record
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
 LAG_EVERY_S: Final = 0.25
 BROKER_TIMEOUT_S: Final = 30.0
+COUNT_WITHIN_S: Final = 5.0
 
 _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -91,6 +92,7 @@ class GroupIntake:
         self._start = start
         self._listener = listener
         self._clock = clock
+        self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
         self._claims: dict[tuple[str, int], Claim] = {}
         self._epochs = count(1)
         self._snapshot = Snapshot()
@@ -123,6 +125,8 @@ class GroupIntake:
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+        if self._start != "earliest":
+            self._known = self._partition_counts()
 
     def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         if not room:
@@ -340,7 +344,11 @@ class GroupIntake:
     # ---- where to begin
 
     def _starts(self, consumer: Any, partitions: list[TopicPartition]) -> dict[tuple[str, int], Start]:
-        """Where each partition begins: at the committed offset, else as `start` says."""
+        """Where each partition begins: at the committed offset, else as `start` says.
+
+        `start` decides for what was there when the group was joined: a partition that was added since is read from
+        its beginning, or what was written before we noticed would be skipped.
+        """
         if not partitions:
             return {}
         try:
@@ -372,16 +380,30 @@ class GroupIntake:
             raise FatalError(f"Kafka: the bounds of {where} cannot be read: {error.args[0].str()}") from error
         return int(low), int(high)
 
+    def _partition_counts(self) -> dict[str, int]:
+        """How many partitions each topic has now. Must not be called from a callback: the client aborts the process."""
+        counts = {}
+        for topic in self._topics:
+            try:
+                found = self._consumer.list_topics(topic, timeout=COUNT_WITHIN_S).topics[topic]
+            except KafkaException as error:
+                self._log.warning("partitions not counted", action="not_counted", topic=topic, error=str(error))
+            else:
+                counts[topic] = len(found.partitions)
+        return counts
+
     def _fresh_start(self, consumer: Any, partition: TopicPartition) -> int:
         where = f"{partition.topic}-{partition.partition}"
-        if self._start == "fail":
+        added = partition.partition >= self._known.get(partition.topic, partition.partition + 1)
+        start = "earliest" if added else self._start
+        if start == "fail":
             raise FatalError(
                 f"the group has no committed offset for {where} and delivery.start is fail; commit one with "
                 "kafka-consumer-groups.sh --reset-offsets, or set delivery.start to earliest or latest"
             )
         low, high = self._bounds(consumer, partition)
-        self._log.info("no committed offset", action="fresh_start", partition=where, start=self._start)
-        return low if self._start == "earliest" else high
+        self._log.info("no committed offset", action="fresh_start", partition=where, start=start)
+        return low if start == "earliest" else high
 
 
 def _record(message: Message, claim: Claim, now: float, now_wall: float, waited: bool) -> Record:
