@@ -7,6 +7,7 @@ import pytest
 
 from support.checker import OnlineChecker
 from support.pipeline import Pipeline
+from support.promise import assert_all_committed, assert_kept, numbered
 from support.scripted import digest
 from support.worker import WorkerProcess, wait_until
 
@@ -23,7 +24,9 @@ def _settings(pipeline: Pipeline) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_004_6_a_worker_killed_in_mid_batch_loses_nothing(pipeline: Pipeline, tmp_path: Path, seed: int) -> None:
+def test_row_01_and_004_6_a_worker_killed_in_mid_batch_loses_nothing(
+    pipeline: Pipeline, tmp_path: Path, seed: int
+) -> None:
     chance = random.Random(seed)
     texts = {f"{seed}-{number}": f"text {number} of seed {seed}" for number in range(REQUESTS)}
     kill_after = chance.randrange(1, REQUESTS // BATCH)
@@ -56,3 +59,29 @@ def test_004_6_a_worker_killed_in_mid_batch_loses_nothing(pipeline: Pipeline, tm
     assert repeated <= uncovered
     assert max(reader.sources().values()) <= 2
     assert sum(times - 1 for times in reader.sources().values()) <= len(uncovered)
+
+
+def test_row_02_a_worker_killed_between_answer_and_commit_repeats_each_answer_at_most_once(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    texts = numbered(64)
+    settings = pipeline.settings(
+        batching={"max_batch_size": BATCH, "linger_ms": 5}, delivery={"commit_interval_ms": 60_000}
+    )
+    with OnlineChecker(pipeline) as checker:
+        with WorkerProcess(tmp_path, settings, "victim") as victim:
+            victim.wait_serving()
+            pipeline.send_all(texts.items())
+            before = pipeline.reader()
+            before.wait_for(len(texts))
+            committed = pipeline.committed()
+            victim.kill()
+        assert all(offset < end for offset, end in zip(committed.values(), pipeline.ends().values(), strict=True))
+        with WorkerProcess(tmp_path, _settings(pipeline), "survivor") as survivor:
+            assert_all_committed(pipeline)
+            assert survivor.stop() == 0
+        reader = pipeline.reader()
+        reader.read_to_end()
+    checker.assert_kept()
+    assert_kept(reader, texts, repeats=len(texts))
+    assert max(reader.sources().values()) <= 2

@@ -152,6 +152,13 @@ class Reader:
         self.messages += new
         return len(new)
 
+    def read_committed(self, count: int) -> None:
+        """Read until `count` messages are here, where markers and aborted batches fill the rest of the log."""
+        deadline = time.monotonic() + WITHIN_S
+        while len(self.messages) < count:
+            assert time.monotonic() < deadline, f"{len(self.messages)} of {count} on {self._topic}"
+            self.read()
+
     def read_to_end(self) -> None:
         """Read at least to where the topic ends now."""
         ends = {

@@ -1,0 +1,105 @@
+"""Topics that are missing, appear late, or grow."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from forebay_local.topics import create_topics
+from forebay_schemas.headers import last_values
+from support.checker import OnlineChecker
+from support.pipeline import Pipeline
+from support.promise import assert_all_committed, assert_kept, numbered
+from support.worker import WorkerProcess, wait_until
+
+# The client looks for changes of the topics this often; the worker's default is 30 s.
+LOOKS_OFTEN = {"topic.metadata.refresh.interval.ms": 500}
+
+
+@pytest.mark.xfail(strict=True, reason="a reply topic that the broker does not have holds its partition up for ever")
+def test_row_21_a_reply_topic_that_is_missing_delays_nobody_else_and_holds_up_no_partition(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    missing = f"missing-{uuid.uuid4().hex[:12]}"
+    texts = numbered(20)
+    for number, (id_, text) in enumerate(texts.items()):
+        pipeline.send(text, id=id_, partition=0)
+        if number == 10:
+            pipeline.send("nowhere to go", id="lost", headers={"reply-topic": missing}, partition=0)
+    pipeline.flush()
+    settings = pipeline.settings(topics={"replies": [pipeline.replies, "^missing-.*"]})
+    with WorkerProcess(tmp_path, settings) as worker:
+        reader = pipeline.reader()
+        reader.wait_for(len(texts))
+        wait_until(lambda: pipeline.committed() == pipeline.ends(), "nothing is held up", 20)
+        letters = pipeline.reader(pipeline.dead_letters)
+        letters.read_to_end()
+        assert [last_values(letter.headers())["request-id"] for letter in letters.messages] == [b"lost"]
+        create_topics(pipeline.bootstrap_servers, {missing: 1})
+        pipeline.send("there now", id="found", headers={"reply-topic": missing}, partition=0)
+        pipeline.flush()
+        appeared = pipeline.reader(missing)
+        appeared.wait_for(1)
+        assert worker.stop() == 0
+    assert set(appeared.ids()) == {"found"}
+
+
+def test_row_24_a_request_topic_that_appears_after_the_start_is_served_from_its_beginning(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.requests = f"late-{uuid.uuid4().hex[:12]}"
+    with WorkerProcess(tmp_path, pipeline.settings(kafka=LOOKS_OFTEN)) as worker:
+        wait_until(lambda: worker.get("/startupz")[0] == 200 and worker.lines("kafka_error"), "it has looked")
+        assert worker.get("/livez")[0] == 200
+        assert worker.get("/readyz")[0] == 503
+        create_topics(pipeline.bootstrap_servers, {pipeline.requests: pipeline.partitions})
+        texts = numbered(100)
+        pipeline.send_all(texts.items())
+        with OnlineChecker(pipeline) as checker:
+            reader = pipeline.reader()
+            reader.wait_for(len(texts))
+            assert_all_committed(pipeline)
+            assert worker.get("/readyz")[0] == 200
+            assert worker.stop() == 0
+    checker.assert_kept()
+    assert_kept(reader, texts)
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_row_27_partitions_added_while_running_are_served_from_their_beginning(
+    pipeline: Pipeline, tmp_path: Path, start: str
+) -> None:
+    settings = pipeline.settings(kafka=LOOKS_OFTEN, delivery={"start": start})
+    with WorkerProcess(tmp_path, settings, "one") as one, WorkerProcess(tmp_path, settings, "two") as two:
+        one.wait_serving()
+        two.wait_serving()
+        texts = numbered(100, "before")
+        pipeline.send_all(texts.items())
+        add_partitions(pipeline, 8)
+        pipeline.connect()  # a client that knows the new partitions
+        more = numbered(200, "after")
+        pipeline.send_all(more.items())
+        with OnlineChecker(pipeline) as checker:
+            reader = pipeline.reader()
+            reader.wait_for(len(texts) + len(more))
+            assert_all_committed(pipeline)
+            assert one.stop() == 0
+            assert two.stop() == 0
+    checker.assert_kept()
+    assert_kept(reader, texts | more)
+    assert {partition for partition, _ in reader.sources()} == set(range(8))
+
+
+def add_partitions(pipeline: Pipeline, count: int) -> None:
+    admin: Any = AdminClient({"bootstrap.servers": pipeline.bootstrap_servers})
+    (added,) = admin.create_partitions([NewPartitions(pipeline.requests, count)]).values()
+    added.result(30)
+
+    def led() -> bool:
+        known = admin.list_topics(pipeline.requests, timeout=30).topics[pipeline.requests].partitions
+        return len(known) == count and all(partition.leader >= 0 for partition in known.values())
+
+    wait_until(led, "every partition has a leader")
+    pipeline.partitions = count
