@@ -125,3 +125,10 @@ class Scripted(Model):
         if self._journal is not None:
             with self._journal.open("a") as journal:
                 journal.write(json.dumps({"pid": os.getpid(), "at": time.time(), **line}) + "\n")
+
+
+class Measured(Scripted):
+    """Answers with the length of each text: a small reply to a large request."""
+
+    def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return [len(row) for row in output]
