@@ -4,7 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --no-sync
 PYTEST := $(RUN) pytest
 
-.PHONY: setup demo test check unit integration faults e2e soak format bench-quick clean
+.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench-quick clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -25,7 +25,13 @@ check: setup ## format, lint, types, unit tests
 	$(RUN) mypy
 	$(PYTEST) -q tests/unit
 
-test: check ## all that CI runs
+test: check ## all that needs nothing but the broker, in its small size
+	$(PYTEST) -q -m "not slow and not tools" tests/integration tests/faults tests/e2e
+
+test-faults: setup ## every row of docs/faults.md
+	$(PYTEST) -q tests/faults
+
+test-all: check ## all there is; what lacks its tool is skipped by name
 	$(PYTEST) -q tests/integration tests/faults tests/e2e
 
 unit integration faults e2e: setup

@@ -144,7 +144,10 @@ class DeliverySettings(Part):
     mode: Annotated[Literal["at-least-once"], Field(description="The delivery mode.")] = "at-least-once"
     start: Annotated[
         Literal["earliest", "latest", "fail"],
-        Field(description="Where to begin in a partition for which the group has no committed offset."),
+        Field(
+            description="Where to begin in a partition for which the group has no committed offset; "
+            "one that is added while the worker runs is read from its beginning."
+        ),
     ] = "earliest"
     commit_interval_ms: Annotated[
         int, Field(ge=1, le=60_000, description="Least time between commits. Lower: fewer repeats after a crash.")
@@ -330,7 +333,12 @@ class LimitsSettings(Part):
         int, Field(ge=1, le=256, description="Threads that decode and tokenise; raise it for images.")
     ] = 1
     shutdown_ms: Annotated[
-        int, Field(ge=0, description="After SIGTERM: most time to answer and commit what is inside.")
+        int,
+        Field(
+            ge=0,
+            description="After SIGTERM: most time to answer and commit what is inside; "
+            "1 s later the process ends, whatever still hangs.",
+        ),
     ] = 30_000
 
 

@@ -112,8 +112,9 @@ def test_row_31_sigterm_while_the_broker_is_down_ends_in_time_and_commits_nothin
 ) -> None:
     pipeline, texts = place.pipeline(), numbered(1000)
     pipeline.send_all(texts.items())
-    # The session outlives the shutdown: a worker that has lost its partitions would have nothing left to answer.
-    limited = settings(pipeline, {**PATIENT, "session.timeout.ms": 6000}, limits={"shutdown_ms": 2000})
+    # The session outlives the shutdown: a worker that has lost its partitions would have nothing left to answer, and
+    # nothing would keep its client from closing.
+    limited = settings(pipeline, {**PATIENT, "session.timeout.ms": 15_000}, limits={"shutdown_ms": 2000})
     with OnlineChecker(pipeline) as checker:
         with WorkerProcess(tmp_path, limited, "first") as first:
             wait_until(lambda: len(first.passes()) > 10, "it is in the middle of it")

@@ -26,7 +26,7 @@ def test_row_35_memory_is_bounded_whatever_the_lag_of_large_records(
     pipeline.flush()
     budget = 32 * MB
     settings = pipeline.settings(
-        model={"class": "support.scripted:Measured", "options": {"pass_s": 0.02}},
+        model={"class": "support.scripted:Measured", "options": {"pass_s": 0.1}},
         batching={"max_batch_size": 8, "linger_ms": 5},
         limits={"max_bytes_in_flight": budget},
     )

@@ -270,7 +270,7 @@ def test_probes_tell_loading_from_serving_from_draining(pipeline: Pipeline, tmp_
         assert worker.process.wait(60) == 0
 
 
-def test_sigterm_answers_and_commits_what_is_held(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_row_31_sigterm_answers_and_commits_what_is_held(pipeline: Pipeline, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with WorkerProcess(tmp_path, pipeline.settings(batching={"max_batch_size": 4})) as worker:
         worker.wait_serving()
@@ -288,7 +288,9 @@ def test_sigterm_answers_and_commits_what_is_held(pipeline: Pipeline, tmp_path: 
     assert set(reader.ids().values()) == {1}
 
 
-def test_a_second_sigterm_ends_at_once_and_commits_nothing_unanswered(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_row_31_a_second_sigterm_ends_at_once_and_commits_nothing_unanswered(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     with WorkerProcess(tmp_path, pipeline.settings()) as worker:
         pipeline.send_all([("slow", blocked(gate))], partition=0)
@@ -300,7 +302,7 @@ def test_a_second_sigterm_ends_at_once_and_commits_nothing_unanswered(pipeline: 
     assert pipeline.committed()[0] <= 0
 
 
-def test_the_time_to_drain_is_bounded(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_row_31_the_time_to_drain_is_bounded(pipeline: Pipeline, tmp_path: Path) -> None:
     with WorkerProcess(tmp_path, pipeline.settings(limits={"shutdown_ms": 500})) as worker:
         pipeline.send_all([("slow", blocked(tmp_path / "never"))], partition=0)
         wait_until(lambda: len(worker.passes()) > 1, "the pass runs")

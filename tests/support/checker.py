@@ -68,8 +68,7 @@ class OnlineChecker:
         committed = committed_offsets(
             pipeline.bootstrap_servers, pipeline.group, pipeline.requests, pipeline.partitions, LOOK_WITHIN_S
         )
-        self._reader.read_to_end()
-        answered = self._reader.sources()
+        answered = self._reader.sources(below=self._reader.read_to_end())  # what came meanwhile came too late
         for partition, offset in committed.items():
             before = self._highest.get(partition, 0)
             if 0 <= offset < before:

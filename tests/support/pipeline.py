@@ -152,29 +152,21 @@ class Reader:
         self.messages += new
         return len(new)
 
-    def read_committed(self, count: int) -> None:
-        """Read until `count` messages are here, where markers and aborted batches fill the rest of the log."""
-        deadline = time.monotonic() + WITHIN_S
-        while len(self.messages) < count:
-            assert time.monotonic() < deadline, f"{len(self.messages)} of {count} on {self._topic}"
-            self.read()
-
-    def read_to_end(self) -> None:
-        """Read at least to where the topic ends now."""
+    def read_to_end(self) -> dict[int, int]:
+        """Read at least to where the topic ends now; the ends, by partition."""
         ends = {
             p.partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, p.partition), timeout=30)[1]
             for p in self._partitions
         }
         deadline = time.monotonic() + WITHIN_S
-        seen = Counter[int]()
-        for message in self.messages:
-            seen[message.partition()] = max(seen[message.partition()], message.offset() + 1)
-        while any(seen[partition] < end for partition, end in ends.items()):
-            assert time.monotonic() < deadline, f"{self._topic} not read to its end: {dict(seen)} of {ends}"
-            before = len(self.messages)
-            self.read()
-            for message in self.messages[before:]:
-                seen[message.partition()] = max(seen[message.partition()], message.offset() + 1)
+        while any(position < ends[partition] for partition, position in self._positions().items()):
+            assert time.monotonic() < deadline, f"{self._topic} not read to its end: {self._positions()} of {ends}"
+            self.read(0.05)
+        return ends
+
+    def _positions(self) -> dict[int, int]:
+        """Where reading goes on, by partition: past transaction markers, which are never read."""
+        return {found.partition: max(0, found.offset) for found in self._consumer.position(self._partitions)}
 
     def wait_for(self, count: int, within_s: float = WITHIN_S) -> list[Result | Failure]:
         """Block until `count` different requests are answered; all replies so far."""
@@ -199,10 +191,12 @@ class Reader:
         """How often each request id was answered."""
         return Counter((message.key() or b"").decode() for message in self.messages)
 
-    def sources(self) -> Counter[tuple[int, int]]:
-        """How often each (partition, offset) of the request topic was answered."""
+    def sources(self, below: Mapping[int, int] | None = None) -> Counter[tuple[int, int]]:
+        """How often each (partition, offset) of the request topic was answered, by the replies below these offsets."""
         found: Counter[tuple[int, int]] = Counter()
         for message in self.messages:
+            if below is not None and message.offset() >= below[message.partition()]:
+                continue
             headers = last_values(message.headers())
             found[int(headers[SOURCE_PARTITION]), int(headers[SOURCE_OFFSET])] += 1
         return found
