@@ -69,7 +69,20 @@ def test_the_claim_grows_with_what_goes_in_during_one_commit() -> None:
 def test_a_closed_predecessor_leaves_no_suspects() -> None:
     trials = opened(Progress(False, 50), start=3)
     assert not trials.suspicious
+    assert trials.opening
+    assert trials.unread() == [], "nothing is fetched before it is opened"
+    acknowledge(trials, 3)
+    assert not trials.opening
     assert trials.unread() is None
+
+
+def test_all_that_was_polled_may_wait_for_a_commit() -> None:
+    trials = opened(ahead=2)
+    acknowledge(trials)
+    run, _ = trials.admit(records(0, 1, 2))
+    assert not trials.starved, "two are inside"
+    trials.ended(run)
+    assert trials.starved
 
 
 def test_a_dead_predecessor_leaves_what_it_may_have_seen_and_no_more() -> None:
