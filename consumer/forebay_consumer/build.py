@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
+from forebay_consumer.breaker import Breaker
 from forebay_consumer.commits import Commits
 from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
+from forebay_consumer.existing import Existing
 from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
@@ -142,11 +144,12 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     )
     watchdog = Watchdog(_seconds(limits.forward_timeout_ms))
     retries = _retries(settings.retry, failure, shutdown)
+    breaker = Breaker(settings.retry.breaker_window, settings.retry.breaker_share)
     expiry = Expiry(_seconds(limits.request_ttl_ms))
     detail = settings.model.error_detail
     instances = Instances(
         [
-            Instance(number, device, model, feed, replies.publish, metrics, watchdog, retries, expiry, detail)
+            Instance(number, device, model, feed, replies.publish, metrics, watchdog, retries, breaker, expiry, detail)
             for number, (device, model) in enumerate(models)
         ],
         feed,
@@ -157,7 +160,16 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         failure,
     )
     preprocess = Preprocess(
-        Preprocessor(models[0][1], served, routes, largest, limits.max_request_bytes, expiry, detail),
+        Preprocessor(
+            models[0][1],
+            served,
+            routes,
+            largest,
+            limits.max_request_bytes,
+            expiry,
+            detail,
+            Existing(replies.list_topics).has,
+        ),
         feed,
         flow,
         takes=ledger.takes,

@@ -290,6 +290,18 @@ class RetrySettings(Part):
     max_backoff_ms: Annotated[
         float, Field(ge=0, le=3_600_000, description="What the bound on a wait never exceeds.")
     ] = 5_000
+    breaker_window: Annotated[
+        int, Field(ge=1, le=1_000_000, description="How many of the last requests the breaker looks at.")
+    ] = 200
+    breaker_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of them that may fail in the model; more, and the worker ends instead of filling the "
+            "dead letters. 1 never ends it.",
+        ),
+    ] = 0.9
     trials: Annotated[
         int,
         Field(

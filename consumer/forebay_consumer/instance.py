@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import structlog
 
+from forebay_consumer.breaker import Breaker
 from forebay_consumer.ceiling import Ceiling
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.detail import Detail
@@ -39,6 +40,7 @@ class Instance:
         metrics: Metrics,
         watchdog: Watchdog,
         retries: Retries,
+        breaker: Breaker,
         expiry: Expiry = NO_EXPIRY,
         detail: Detail = "message",
         clock: Clock = monotonic,
@@ -50,6 +52,7 @@ class Instance:
         self._publish = publish
         self._metrics = metrics
         self._watchdog = watchdog
+        self._breaker = breaker
         self._clock = clock
         self._taken_s = 0.0  # when the batch that is being settled was pulled
         self._settler = Settler(
@@ -107,6 +110,7 @@ class Instance:
             self._taken_s = taken = self._clock()
             self._metrics.batch_taken(batch, taken)
             outcomes = self._settle(batch)
+            self._breaker.check(outcomes)
             self._publish(outcomes)
             self._log.info(
                 "batch done",

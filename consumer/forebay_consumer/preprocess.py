@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,11 @@ from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code, Content, Envelope, Expired, InvalidRequest, RequestError, TooLarge, Unsupported
 
+
+class NoSuchReplyTopic(InvalidRequest):
+    """Allowed, and not there; the refusal goes to the default topic."""
+
+
 _Decoded = tuple[Record, Envelope, Content]
 
 
@@ -37,6 +43,7 @@ class Preprocessor:
         max_rows, max_bytes: a request with more is `too_large`; one with more bytes is not even parsed.
         expiry: which requests come too late.
         detail: how much of an exception of the model the client is told.
+        has_topic: whether the broker has a reply topic; asked of every one but the default.
     """
 
     def __init__(
@@ -48,7 +55,9 @@ class Preprocessor:
         max_bytes: int,
         expiry: Expiry = NO_EXPIRY,
         detail: Detail = "message",
+        has_topic: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._has_topic = has_topic
         self._model = model
         self._served = served
         self._routes = routes
@@ -72,6 +81,8 @@ class Preprocessor:
                 content = self._admit(record, envelope, content)
                 key = _parameters_key(content.parameters)
             except RequestError as error:
+                if isinstance(error, NoSuchReplyTopic):
+                    envelope = replace(envelope, reply_topic=None, reply_partition=None)
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
                 continue
             groups.setdefault(key, []).append((record, envelope, content))
@@ -92,7 +103,9 @@ class Preprocessor:
         """Refuse what need not reach the model."""
         if record.fault is not None:
             raise InvalidRequest(record.fault)
-        self._routes.resolve(envelope.reply_topic)
+        topic = self._routes.resolve(envelope.reply_topic)
+        if topic != self._routes.default and not self._has_topic(topic):
+            raise NoSuchReplyTopic(f"header reply-topic: there is no topic {topic!r}; leave it out for the default")
         if isinstance(content, RequestError):
             raise content
         if envelope.model not in (None, self._served.name):

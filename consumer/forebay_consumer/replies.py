@@ -7,6 +7,7 @@ letter. There is no flush per batch.
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -43,7 +44,7 @@ _REFUSED: Final[Mapping[int, str]] = {
 class _Message:
     """One message that is owed for an outcome."""
 
-    __slots__ = ("alone", "headers", "key", "letter", "owed", "partition", "topic", "value")
+    __slots__ = ("alone", "cuts", "headers", "key", "letter", "owed", "partition", "topic", "value")
 
     def __init__(self, owed: "_Owed", topic: str, key: Any, value: bytes | None, headers: Any) -> None:
         self.owed = owed
@@ -53,19 +54,21 @@ class _Message:
         self.headers = headers
         self.partition = -1
         self.letter = False
+        self.cuts = 0  # how often a letter was made smaller
         self.alone = False  # it was refused for its size once already, perhaps for a neighbour's
 
 
 class _Owed:
     """An outcome and how many of its messages the broker has not confirmed yet."""
 
-    __slots__ = ("code", "missing", "outcome", "since_s")
+    __slots__ = ("code", "given_up", "missing", "outcome", "since_s")
 
     def __init__(self, outcome: Outcome, code: Code | None, missing: int, since_s: float) -> None:
         self.outcome = outcome
         self.since_s = since_s
         self.code = code
         self.missing = missing
+        self.given_up = False
 
 
 class Replies:
@@ -116,6 +119,10 @@ class Replies:
     def reachable(self) -> bool:
         """The producer's last word was not that all brokers are down."""
         return self._reachable.up
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        """As `Producer.list_topics`, which may be called from any thread, while this is entered."""
+        return self._producer.list_topics(topic, timeout=timeout)
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """Hand outcomes over; returns at once."""
@@ -260,7 +267,8 @@ class Replies:
         for message in due:
             if self._owns(message.owed.outcome.record.claim):
                 self._produce(message)
-            else:
+            elif not message.owed.given_up:  # its other message may be late too
+                message.owed.given_up = True
                 self._gave_up([message.owed.outcome.record], "late")
 
     def _client_error(self, error: Any) -> None:
@@ -295,11 +303,7 @@ class Replies:
             self._produce(message)
             self._producer.flush(ALONE_TIMEOUT_S)
         elif message.letter:
-            size = len(message.value or b"")
-            self._log.warning("dead letter without its value", action="dead_letter_cut", size=size)
-            message.value = None
-            message.headers = [*message.headers, (dead_letters.PREFIX + dead_letters.VALUE_OMITTED, str(size))]
-            self._produce(message)
+            self._cut(message)
         else:
             size = len(message.value or b"")
             outcome = message.owed.outcome
@@ -307,6 +311,26 @@ class Replies:
             fault = Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish")
             for part in self._error(fault):
                 self._produce(part)
+
+    def _cut(self, letter: _Message) -> None:
+        """Leave out the value, then key and headers too: a letter that says only where its record is still fits."""
+        fault = letter.owed.outcome
+        assert isinstance(fault, Fault)
+        letter.cuts += 1
+        self._log.warning("dead letter cut", action="dead_letter_cut", size=fault.record.size, cuts=letter.cuts)
+        if letter.cuts > 2:
+            raise FatalError(
+                f"Kafka: {letter.topic} takes no dead letter, not even one without value, key and headers; raise its "
+                "max.message.bytes"
+            )
+        if letter.cuts == 2:
+            letter.key = None
+            bare = replace(fault.record, headers=None, fault="the record is too large for the dead-letter topic")
+            fault = replace(fault, record=bare)
+        omitted = (dead_letters.PREFIX + dead_letters.VALUE_OMITTED, str(len(fault.record.value or b"")))
+        letter.value = None
+        letter.headers = [*dead_letters.headers(fault, self._origin), omitted]
+        self._produce(letter)
 
 
 def _ended(error: Any) -> FatalError:

@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
+from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost
 from forebay_consumer.expiry import Expiry
@@ -53,6 +54,7 @@ class Bench:
             self.metrics,
             dog,
             Retries(attempts, pause=self.clock.advance, chance=lambda: 0.0),
+            Breaker(window=8, share=0.5),
             Expiry(ttl_s, self.clock),
             detail,
             self.clock,
@@ -207,3 +209,13 @@ def test_a_fatal_error_answers_nobody(error: Exception, kind: type[Exception]) -
         bench.run(make_item(0), make_item(1))
     assert bench.published == []
     assert bench.timer == ["armed", "off"]
+
+
+def test_when_nearly_all_fail_the_worker_ends_before_a_batch_of_theirs_is_answered() -> None:
+    def fail(_rows: Sequence[Any]) -> None:
+        raise ValueError("weights are gone")
+
+    bench = Bench(Answering(fail))
+    with pytest.raises(ModelFails):
+        bench.run(*(make_item(offset) for offset in range(8)))
+    assert bench.published == []

@@ -510,3 +510,29 @@ def test_what_escapes_the_stage_ends_the_worker() -> None:
     made.run(make_record(0))
     with pytest.raises(ZeroDivisionError):
         made.failure.check()
+
+
+def test_a_reply_topic_that_is_not_there_is_refused_to_the_default_one_and_nobody_waits() -> None:
+    asked: list[str] = []
+
+    def has_topic(topic: str) -> bool:
+        asked.append(topic)
+        return topic != "gone"
+
+    preprocessor = Preprocessor(
+        Upper(), Served("m", "1"), Routes(["replies", "other", "gone"]), 32, 1000, has_topic=has_topic
+    )
+    items, faults = preprocessor.run(
+        [
+            request(0, "a"),
+            request(1, "b", headers=[("reply-topic", b"gone"), ("reply-partition", b"3")]),
+            request(2, "c", headers=[("reply-topic", b"other")]),
+            request(3, "d", headers=[("reply-topic", b"replies")]),
+        ]
+    )
+    assert [item.record.offset for item in items] == [0, 2, 3]
+    [fault] = faults
+    assert (fault.record.offset, fault.code) == (1, Code.INVALID_REQUEST)
+    assert "'gone'" in fault.message
+    assert (fault.envelope.reply_topic, fault.envelope.reply_partition) == (None, None)
+    assert asked == ["gone", "other"], "the default is not asked for"

@@ -69,7 +69,6 @@ def test_the_claim_grows_with_what_goes_in_during_one_commit() -> None:
 def test_a_closed_predecessor_leaves_no_suspects() -> None:
     trials = opened(Progress(False, 50), start=3)
     assert not trials.suspicious
-    assert trials.opening
     assert trials.unread() == [], "nothing is fetched before it is opened"
     acknowledge(trials, 3)
     assert not trials.opening
