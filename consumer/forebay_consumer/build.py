@@ -169,6 +169,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
             expiry,
             detail,
             Existing(replies.list_topics).has,
+            limits.max_backlog,
+            lambda record: intake.snapshot.ends.get(record.claim, 0) - record.next_offset,
         ),
         feed,
         flow,

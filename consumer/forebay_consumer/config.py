@@ -325,6 +325,14 @@ class LimitsSettings(Part):
     max_request_bytes: Annotated[int, Field(ge=1, description="A larger request is answered too_large, unread.")] = (
         16 * 1024 * 1024
     )
+    max_backlog: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Most requests of a partition that may wait behind the one taken up; it is answered rejected "
+            "where there are more, so the oldest are refused first. None: they wait.",
+        ),
+    ] = None
     request_ttl_ms: Annotated[
         int | None,
         Field(

@@ -24,7 +24,17 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
-from forebay_schemas import Code, Content, Envelope, Expired, InvalidRequest, RequestError, TooLarge, Unsupported
+from forebay_schemas import (
+    Code,
+    Content,
+    Envelope,
+    Expired,
+    InvalidRequest,
+    Rejected,
+    RequestError,
+    TooLarge,
+    Unsupported,
+)
 
 
 class NoSuchReplyTopic(InvalidRequest):
@@ -44,6 +54,7 @@ class Preprocessor:
         expiry: which requests come too late.
         detail: how much of an exception of the model the client is told.
         has_topic: whether the broker has a reply topic; asked of every one but the default.
+        max_backlog: with more records of its partition `behind` it, a request is rejected.
     """
 
     def __init__(
@@ -56,7 +67,11 @@ class Preprocessor:
         expiry: Expiry = NO_EXPIRY,
         detail: Detail = "message",
         has_topic: Callable[[str], bool] = lambda _: True,
+        max_backlog: int | None = None,
+        behind: Callable[[Record], int] = lambda _: 0,
     ) -> None:
+        self._max_backlog = max_backlog
+        self._behind = behind
         self._has_topic = has_topic
         self._model = model
         self._served = served
@@ -116,6 +131,8 @@ class Preprocessor:
             )
         if len(content.inputs) > self._max_rows:
             raise TooLarge(f"inputs: {len(content.inputs)} rows in one request; max_batch_size is {self._max_rows}")
+        if self._max_backlog is not None and (behind := self._behind(record)) > self._max_backlog:
+            raise Rejected(f"{behind} requests wait behind this one; limits.max_backlog is {self._max_backlog}")
         if (lapsed := self._expiry.lapsed(record, envelope)) is not None:
             raise Expired(f"{lapsed} when the request was taken up")
         return content

@@ -6,6 +6,7 @@ RequestError            one request's fault; its neighbours are untouched
   Unsupported           unsupported       well-formed, but not something this worker serves
   TooLarge              too_large         more bytes, rows, tokens or pixels than allowed
   Expired               expired           its deadline passed before it was run
+  Rejected              rejected          too many were waiting; asking again later is the client's choice
 """
 
 from enum import StrEnum
@@ -63,3 +64,9 @@ class Expired(RequestError):
     """The request's deadline had passed before its forward pass."""
 
     code = Code.EXPIRED
+
+
+class Rejected(RequestError):
+    """More requests were waiting than the worker's operator allows."""
+
+    code = Code.REJECTED

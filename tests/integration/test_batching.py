@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from forebay_schemas import Result
+from forebay_schemas import Code, Failure, Result
 from support.pipeline import Pipeline
 from support.scripted import digest
 from support.worker import WorkerProcess, wait_until
@@ -182,3 +182,19 @@ def test_004_1_ten_rows_are_one_pass_and_not_ten(pipeline: Pipeline, tmp_path: P
 
 def test_004_3_a_backlog_of_100_goes_in_batches_of_32_by_default(pipeline: Pipeline, tmp_path: Path) -> None:
     assert batches_of(pipeline, tmp_path, 100) == [32, 32, 32, 4]
+
+
+def test_001_12_with_too_many_waiting_the_oldest_are_rejected_and_the_rest_is_served(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.send_all(texts(60), partition=0)
+    with WorkerProcess(tmp_path, pipeline.settings(limits={"max_backlog": 19})) as worker:
+        replies = {int(reply.id): reply for reply in pipeline.reader().wait_for(60)}
+        assert worker.stop() == 0
+    rejected = {number for number, reply in replies.items() if isinstance(reply, Failure)}
+    assert {reply.code for reply in replies.values() if isinstance(reply, Failure)} == {Code.REJECTED}
+    assert rejected == set(range(40))
+    assert pipeline.committed() == pipeline.ends()
+    letters = pipeline.reader(pipeline.dead_letters)
+    letters.read_to_end()
+    assert letters.messages == [], "asking again is the client's choice"

@@ -33,11 +33,13 @@ class Snapshot:
     Attributes:
         joined: the group has assigned something, be it nothing.
         lag: records behind the end, per partition owned.
+        ends: the end of each, as last heard.
         reachable: the client's last word was not that all brokers are down.
     """
 
     joined: bool = False
     lag: Mapping[Claim, int] = field(default_factory=dict)
+    ends: Mapping[Claim, int] = field(default_factory=dict)
     reachable: bool = True
 
 

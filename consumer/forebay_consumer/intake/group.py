@@ -4,7 +4,8 @@ The Kafka consumer lives on one thread. Nobody else calls any method of it: call
 and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
@@ -202,6 +203,9 @@ class GroupIntake:
                 waited = behind or self._snapshot.lag.get(claim, 0) > 0
                 records.append(_record(message, claim, now, now_wall, waited))
         if records:
+            # Known before any of them is looked at: `max_backlog` counts what waits behind each.
+            ends = self._ends({record.claim for record in records})
+            self._snapshot = replace(self._snapshot, ends={**self._snapshot.ends, **ends})
             size = sum(record.size for record in records) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records
@@ -240,13 +244,19 @@ class GroupIntake:
         if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
             return
         self._lag_at = now
-        lag = {}
         positions = self.positions()
-        for claim, position in positions.items():
+        ends = self._ends(positions)
+        lag = {claim: max(0, end - positions[claim]) for claim, end in ends.items()}
+        self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up)
+
+    def _ends(self, claims: Iterable[Claim]) -> dict[Claim, int]:
+        """As of the last fetch; asks nobody."""
+        ends = {}
+        for claim in claims:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(claim.topic, claim.partition), cached=True)
             if high >= 0:
-                lag[claim] = max(0, high - position)
-        self._snapshot = Snapshot(self._joined, lag, self._reachable.up)
+                ends[claim] = high
+        return ends
 
     # ---- errors
 
@@ -276,7 +286,7 @@ class GroupIntake:
     def _client_error(self, error: Any) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._reachable.down()
-            self._snapshot = Snapshot(self._joined, self._snapshot.lag, reachable=False)
+            self._snapshot = replace(self._snapshot, reachable=False)
             self._log.warning("no broker answers", action="brokers_down", error=error.str())
         else:
             self._judge(error)

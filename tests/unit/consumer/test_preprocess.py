@@ -536,3 +536,13 @@ def test_a_reply_topic_that_is_not_there_is_refused_to_the_default_one_and_nobod
     assert "'gone'" in fault.message
     assert (fault.envelope.reply_topic, fault.envelope.reply_partition) == (None, None)
     assert asked == ["gone", "other"], "the default is not asked for"
+
+
+def test_a_request_with_too_many_behind_it_is_rejected() -> None:
+    preprocessor = Preprocessor(
+        Upper(), Served("m", "1"), Routes(["replies"]), 32, 1000, max_backlog=2, behind=lambda record: 4 - record.offset
+    )
+    items, faults = preprocessor.run([request(offset, "a") for offset in range(5)])
+    assert [item.record.offset for item in items] == [2, 3, 4]
+    assert {(fault.record.offset, fault.code) for fault in faults} == {(0, Code.REJECTED), (1, Code.REJECTED)}
+    assert faults[0].message == "4 requests wait behind this one; limits.max_backlog is 2"
