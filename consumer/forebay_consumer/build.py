@@ -119,7 +119,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         lookahead=batching.lookahead,
     )
     feed = Feed(Window(rules), ledger.takes)
-    trials = Trials(settings.retry.trials, ahead=2 * largest)
+    # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
+    trials = Trials(settings.retry.trials, ahead=in_flight)
     commits = Commits(ledger, trials, delivery.commit_interval_ms / 1000)
     keeper = Keeper(ledger, trials, commits, flow, feed, metrics, failure, delivery.drain_ms / 1000)
     intake = GroupIntake(settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight)

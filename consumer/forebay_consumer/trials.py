@@ -75,7 +75,7 @@ class Trials:
 
     Args:
         max_lives: lives that one record may end while it runs alone.
-        ahead: how far `hi` is claimed beyond what was let in, at least; a few batches, so that none waits for a commit.
+        ahead: how far `hi` is claimed beyond what was let in, at least; as much as may be inside, so that none waits.
     """
 
     def __init__(self, max_lives: int, ahead: int) -> None:
