@@ -1,7 +1,7 @@
 """The broker dies, stops, or is out of reach: the worker holds what it has, commits nothing of it, and goes on."""
 
-import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from support.place import Place
 from support.promise import assert_all_committed, assert_kept, numbered
 from support.worker import WorkerProcess, wait_until
 
-BATCH = 16
+BATCH, PASS_S = 16, 0.05
 # The group outlives the outage, and the client looks for the broker often: then nothing is run twice.
 PATIENT = {"session.timeout.ms": 30_000, "reconnect.backoff.max.ms": 500}
 
@@ -22,7 +22,7 @@ PATIENT = {"session.timeout.ms": 30_000, "reconnect.backoff.max.ms": 500}
 def settings(pipeline: Pipeline, kafka: dict[str, Any], **parts: Any) -> dict[str, Any]:
     return pipeline.settings(
         kafka=kafka,
-        model={"options": {"pass_s": 0.05}},
+        model={"options": {"pass_s": PASS_S}},
         batching={"max_batch_size": BATCH, "linger_ms": 5},
         delivery={"commit_interval_ms": 50},
         **parts,
@@ -56,14 +56,15 @@ def test_row_08_a_broker_killed_and_restarted_loses_nothing_and_repeats_nothing(
 
 
 def test_row_09_a_broker_stopped_past_the_session_loses_nothing(place: Place, tmp_path: Path) -> None:
-    pipeline, texts = place.pipeline(), numbered(1000)
+    # Few, for a partition that comes back from a lost session is taken for one whose owner died: record by record.
+    pipeline, texts = place.pipeline(), numbered(200)
     pipeline.send_all(texts.items())
     kafka = {"session.timeout.ms": 3000, "reconnect.backoff.max.ms": 500, "socket.timeout.ms": 2000}
     with OnlineChecker(pipeline) as checker:
         # So much room that polling goes on, and the client can tell that its session is over.
-        limits = {"max_in_flight": 2000}
+        limits = {"max_in_flight": 400}
         with WorkerProcess(tmp_path, settings(pipeline, kafka, limits=limits)) as worker:
-            wait_until(lambda: len(worker.passes()) > 10, "it is in the middle of it")
+            wait_until(lambda: len(worker.passes()) > 4, "it is in the middle of it")
             place.broker.pause()
             wait_until(lambda: worker.metric("forebay_rebalances_total", kind="lost"), "the partitions are lost")
             place.broker.resume()
@@ -76,35 +77,50 @@ def test_row_09_a_broker_stopped_past_the_session_loses_nothing(place: Place, tm
     assert max(reader.sources().values()) <= 2, "the session was lost once"
 
 
-def test_row_28_with_a_full_producer_queue_memory_stays_and_nothing_is_committed(place: Place, tmp_path: Path) -> None:
-    pipeline, gate = place.pipeline(), tmp_path / "gate"
-    pad, held, queue = "x" * 1000, 800, 50
-    texts: dict[str, Any] = {id_: f"{text} {pad}" for id_, text in numbered(4000).items()}
-    first = {"until": str(gate)}
-    pipeline.send(json.dumps({"inputs": [first]}), id="first", partition=0)
+def test_row_28_with_a_full_producer_queue_intake_stops_memory_stays_and_no_commit_runs_ahead(
+    place: Place, tmp_path: Path
+) -> None:
+    pipeline, held, queue = place.pipeline(), 800, 10
+    pad = "x" * 1000
+    texts = {id_: f"{text} {pad}" for id_, text in numbered(4000).items()}
     pipeline.send_all(texts.items())
     kafka = {**PATIENT, "queue.buffering.max.messages": queue}
-    limits = {"max_in_flight": held}
     with OnlineChecker(pipeline) as checker:
-        with WorkerProcess(tmp_path, settings(pipeline, kafka, limits=limits)) as worker:
+        with WorkerProcess(tmp_path, settings(pipeline, kafka, limits={"max_in_flight": held})) as worker:
             process = psutil.Process(worker.process.pid)
-            wait_until(lambda: worker.metric("forebay_in_flight_rows") >= held, "it holds all it may")
+            wait_until(lambda: len(worker.passes()) > 10, "it is in the middle of it")
             place.proxy.cut()
-            before = process.memory_info().rss
-            gate.touch()
-            wait_until(lambda: sum(line["rows"] for line in worker.passes()) > held, "all it holds has been run")
+            at_the_cut, before = rows_run(worker), process.memory_info().rss
+            wait_until(lambda: rows_run(worker) > at_the_cut + queue, "more has been run than the queue takes")
             wait_unready(worker)
+            wait_rest(worker)
             assert worker.get("/livez")[0] == 200
             assert worker.metric("forebay_in_flight_rows") <= held + BATCH, "it took no more than it may hold"
             assert process.memory_info().rss - before < 32 * 2**20
-            assert all(offset <= 0 for offset in pipeline.committed().values())
             place.proxy.heal()
             reader = pipeline.reader()
-            reader.wait_for(len(texts) + 1)
+            reader.wait_for(len(texts))
             assert_all_committed(pipeline)
             assert worker.stop() == 0
     checker.assert_kept()
-    assert_kept(reader, {**texts, "first": first})
+    assert_kept(reader, texts)
+
+
+def rows_run(worker: WorkerProcess) -> int:
+    return sum(line["rows"] for line in worker.passes())
+
+
+def wait_rest(worker: WorkerProcess) -> None:
+    """Block until no pass has begun for a good many times as long as one takes."""
+    seen, since = rows_run(worker), time.monotonic()
+
+    def rests() -> bool:
+        nonlocal seen, since
+        if (now := rows_run(worker)) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > 20 * PASS_S
+
+    wait_until(rests, "it rests")
 
 
 def test_row_31_sigterm_while_the_broker_is_down_ends_in_time_and_commits_nothing_unanswered(
@@ -114,7 +130,9 @@ def test_row_31_sigterm_while_the_broker_is_down_ends_in_time_and_commits_nothin
     pipeline.send_all(texts.items())
     # The session outlives the shutdown: a worker that has lost its partitions would have nothing left to answer, and
     # nothing would keep its client from closing.
-    limited = settings(pipeline, {**PATIENT, "session.timeout.ms": 10_000}, limits={"shutdown_ms": 2000})
+    limited = settings(
+        pipeline, {**PATIENT, "session.timeout.ms": 10_000}, limits={"shutdown_ms": 2000, "max_in_flight": 32}
+    )
     with OnlineChecker(pipeline) as checker:
         with WorkerProcess(tmp_path, limited, "first") as first:
             wait_until(lambda: len(first.passes()) > 10, "it is in the middle of it")
