@@ -40,10 +40,11 @@ unit integration faults e2e: setup
 MINUTES ?= 10
 SEED ?= 1
 MODE ?= at-least-once
+PROTOCOL ?= classic
 WITHOUT ?=
 
 soak: setup ## random faults over a mixed load, and a verdict: MINUTES=n SEED=s MODE=m WITHOUT="poison cut"
-	PYTHONPATH=tests $(RUN) python -m soak --minutes $(MINUTES) --seed $(SEED) --mode $(MODE) $(addprefix --without ,$(WITHOUT))
+	PYTHONPATH=tests $(RUN) python -m soak --minutes $(MINUTES) --seed $(SEED) --mode $(MODE) --protocol $(PROTOCOL) $(addprefix --without ,$(WITHOUT))
 
 bench-quick: setup ## the worker against bare loops, at most 5 minutes
 	$(RUN) python -m bench.quick

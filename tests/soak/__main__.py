@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", default="at-least-once", choices=["at-least-once", "exactly-once", "queue"])
+    parser.add_argument("--protocol", default="classic", choices=["classic", "consumer"], help="of the group")
     parser.add_argument("--workers", type=int, default=2, help="beside the one that comes and goes")
     parser.add_argument("--rate", type=float, default=150, help="requests a second, on average")
     parser.add_argument("--without", action="append", default=[], choices=list(FAULTS), help="leave this fault out")
@@ -65,10 +66,10 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
         dead_topic = topics.create("dead", partitions=1)
         group = topics.group()
         settings = {
-            "kafka": {"bootstrap.servers": f"127.0.0.1:{proxy.port}", "group.id": group},
+            "kafka": {"bootstrap.servers": f"127.0.0.1:{proxy.port}", "group.id": group, **_protocol(asked)},
             "topics": {"requests": [request_topic], "replies": [reply_topic], "dead_letters": dead_topic},
             "delivery": {"mode": asked.mode, "commit_interval_ms": 100},
-            "model": {"options": {"journal": None, "pass_s": 0.02, "memory_rows": requests.MEMORY_ROWS}},
+            "model": {"options": {"journal": None, "pass_s": 0.005, "memory_rows": requests.MEMORY_ROWS}},
             "batching": {"max_batch_size": requests.MAX_ROWS, "linger_ms": 5},
         }
         watch = Watch(
@@ -92,6 +93,11 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
             watch.wait_look(STOP_S)  # what the last of them answered twice is seen too
             watch.check()
         return _tell(folder, recorder, fleet, settled, {**vars(asked), "out": str(asked.out), "check": None})
+
+
+def _protocol(asked: argparse.Namespace) -> dict[str, str]:
+    """A share group has no protocol to choose."""
+    return {} if asked.mode == "queue" else {"group.protocol": asked.protocol}
 
 
 def _wait(seconds: float, recorder: Recorder, watch: Watch, nemesis: Nemesis) -> None:
