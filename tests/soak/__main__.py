@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from soak import requests
-from soak.cluster import running_cluster
 from soak.fleet import Fleet
 from soak.history import check, from_line
 from soak.load import Load
@@ -17,7 +16,8 @@ from soak.nemesis import Nemesis
 from soak.recorder import Recorder
 from soak.schedule import FAULTS, draw
 from soak.watch import Watch
-from support.broker import Topics
+from support.broker import Topics, running_broker
+from support.proxy import Proxy
 
 PARTITIONS: Final = 6
 SETTLE_S: Final = 180.0
@@ -58,7 +58,11 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
     without = [kind for kind in FAULTS if kind in asked.without or (asked.only and kind not in asked.only)]
     faults = draw(asked.seed, asked.minutes * 60, asked.workers, without)
     print(f"soak: {asked.mode}, seed {asked.seed}, {asked.minutes:g} minutes, {len(faults)} faults; kept in {folder}")
-    with running_cluster() as (broker, proxy), Recorder(folder / "history.jsonl", asked.mode) as recorder:
+    with (
+        Proxy(lambda: broker.proxied_port) as proxy,
+        running_broker(proxy_port=proxy.port) as broker,
+        Recorder(folder / "history.jsonl", asked.mode) as recorder,
+    ):
         topics = Topics(broker.bootstrap_servers)
         request_topic = topics.create("requests", partitions=PARTITIONS)
         limit = {"max.message.bytes": str(requests.MAX_REPLY_BYTES)}
@@ -66,7 +70,7 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
         dead_topic = topics.create("dead", partitions=1)
         group = topics.group()
         settings = {
-            "kafka": {"bootstrap.servers": f"127.0.0.1:{proxy.port}", "group.id": group, **_protocol(asked)},
+            "kafka": {"bootstrap.servers": proxy.bootstrap_servers, "group.id": group, **_protocol(asked)},
             "topics": {"requests": [request_topic], "replies": [reply_topic], "dead_letters": dead_topic},
             "delivery": {"mode": asked.mode, "commit_interval_ms": 100},
             "model": {"options": {"journal": None, "pass_s": 0.005, "memory_rows": requests.MEMORY_ROWS}},

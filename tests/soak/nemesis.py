@@ -13,11 +13,28 @@ from forebay_local.broker import Broker
 from soak import requests
 from soak.fleet import Fleet
 from soak.load import Load
-from soak.proxy import Proxy
 from soak.recorder import Recorder
-from soak.schedule import BROKER_KILL, BROKER_STOP, CUT, KILL, OVERSIZE, POISON, REBALANCE, RESTART, STOP, Fault
+from soak.schedule import (
+    BROKER_KILL,
+    BROKER_STOP,
+    CUT,
+    DEAF,
+    KILL,
+    OVERSIZE,
+    POISON,
+    REBALANCE,
+    REFUSE,
+    RESET,
+    RESTART,
+    SLOW,
+    STOP,
+    SWALLOW,
+    Fault,
+)
+from support.proxy import Proxy
 
 OVERSIZE_BURST: Final = 3
+SLOW_S: Final = 0.3
 
 
 class Nemesis:
@@ -110,7 +127,7 @@ class Nemesis:
             REBALANCE: (fleet.join, fleet.leave),
             BROKER_KILL: (broker.kill, broker.start),
             BROKER_STOP: (broker.pause, broker.resume),
-            CUT: (partial(self._proxy.cut, fault.variant), self._proxy.heal),
+            CUT: (partial(self._cut, fault.variant), self._proxy.heal),
         }
         at_once: dict[str, Callable[[], None]] = {
             KILL: partial(fleet.kill, worker, fault.lasts_s),
@@ -140,6 +157,16 @@ class Nemesis:
         thread = threading.Thread(target=run, name=f"{what} is back")
         thread.start()
         self._backs.append(thread)
+
+    def _cut(self, way: str) -> None:
+        ways: dict[str, Callable[[], None]] = {
+            REFUSE: self._proxy.cut,
+            SWALLOW: self._proxy.black_hole,
+            DEAF: self._proxy.lose_answers,
+            SLOW: partial(self._proxy.delay, SLOW_S),
+            RESET: self._proxy.reset,
+        }
+        ways[way]()
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"

@@ -15,6 +15,12 @@ CUT: Final = "cut"
 POISON: Final = "poison"
 OVERSIZE: Final = "oversize"
 
+REFUSE: Final = "refuse"
+SWALLOW: Final = "swallow"
+DEAF: Final = "deaf"
+SLOW: Final = "slow"
+RESET: Final = "reset"
+
 FAULTS: Final[Mapping[str, str]] = {
     KILL: "kill -9 of a worker, and a new one after a while",
     STOP: "SIGSTOP of a worker, often past its session, then SIGCONT",
@@ -22,7 +28,7 @@ FAULTS: Final[Mapping[str, str]] = {
     REBALANCE: "one more worker joins, and is asked to leave",
     BROKER_KILL: "kill -9 of the broker, and the same broker again after a while",
     BROKER_STOP: "SIGSTOP of the broker, then SIGCONT",
-    CUT: "the network between workers and broker refuses, swallows, or loses the answers",
+    CUT: "the network between workers and broker refuses, swallows, loses the answers, delays, or resets",
     POISON: "a request that kills the process that runs it",
     OVERSIZE: "requests whose replies are larger than the reply topic takes",
 }
@@ -47,7 +53,7 @@ _LASTS: Final[Mapping[str, tuple[float, float]]] = {
     BROKER_STOP: (1.0, 8.0),
     CUT: (0.5, 8.0),
 }
-_VARIANTS: Final[Mapping[str, tuple[str, ...]]] = {CUT: ("refuse", "swallow", "deaf")}
+_VARIANTS: Final[Mapping[str, tuple[str, ...]]] = {CUT: (REFUSE, SWALLOW, DEAF, SLOW, RESET)}
 QUIET_START_S: Final = 5.0
 GAP_S: Final = 5.0  # mean
 
@@ -90,10 +96,12 @@ def draw(seed: int, seconds: float, workers: int, without: Collection[str] = ())
     chance = random.Random(seed)
     faults = []
     at_s = QUIET_START_S
-    while at_s < seconds:
+    while round(at_s, 1) < seconds:
         kind = chance.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
         lasts_s = round(chance.uniform(*_LASTS[kind]), 1) if kind in _LASTS else 0.0
         variant = chance.choice(_VARIANTS[kind]) if kind in _VARIANTS else ""
+        if variant == RESET:  # it is over at once
+            lasts_s = 0.0
         faults.append(Fault(round(at_s, 1), kind, chance.randrange(workers), lasts_s, variant))
         at_s += chance.expovariate(1 / GAP_S)
     return tuple(faults)

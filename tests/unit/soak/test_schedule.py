@@ -23,7 +23,7 @@ def test_a_schedule_is_in_order_and_within_its_time(seed: int) -> None:
 def test_a_long_schedule_has_every_kind_and_way() -> None:
     faults = draw(1, 1200, 2)
     assert {fault.kind for fault in faults} == set(FAULTS)
-    assert {fault.variant for fault in faults if fault.kind == CUT} == {"refuse", "swallow", "deaf"}
+    assert {fault.variant for fault in faults if fault.kind == CUT} == {"refuse", "swallow", "deaf", "slow", "reset"}
 
 
 def test_what_is_left_out_does_not_come() -> None:
@@ -40,5 +40,5 @@ def test_a_fault_reads_as_one_line() -> None:
     faults = draw(1, 600, 2)
     kill = next(fault for fault in faults if fault.kind == KILL and fault.lasts_s)
     assert f"kill worker {kill.worker} for {kill.lasts_s} s" in kill.text()
-    cut = next(fault for fault in faults if fault.kind == CUT)
+    cut = next(fault for fault in faults if fault.kind == CUT and fault.lasts_s)
     assert f"cut {cut.variant} for" in cut.text()
