@@ -33,6 +33,8 @@ CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record wait
 LAG_EVERY_S: Final = 0.25
 BROKER_TIMEOUT_S: Final = 30.0
 COUNT_WITHIN_S: Final = 5.0
+MIN_FETCH_BYTES: Final = 64 * 1024
+MAX_FETCH_BYTES: Final = 1024 * 1024  # the client's own default
 
 _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -85,6 +87,8 @@ class GroupIntake:
             # Prefetch is bounded per partition by the client; half of the budget keeps a few partitions within it.
             "queued.max.messages.kbytes": max(1024, max_bytes // 2048),
             "queued.min.messages": 10_000,
+            # Either bound is looked at between fetches only, and what a fetch brings may be compressed many times over.
+            "max.partition.fetch.bytes": min(MAX_FETCH_BYTES, max(MIN_FETCH_BYTES, max_bytes // 256)),
             **_DEFAULTS,
             **(_CLASSIC if classic else {}),
             **consumer_settings(kafka),
