@@ -70,7 +70,7 @@ def directly(texts: list[str]) -> list[dict[str, float]]:
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_texts_are_each_answered_once_and_as_transformers_answers_them(
+def test_002_18_ten_thousand_texts_are_each_answered_once_and_as_transformers_answers_them(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     texts = many_texts(TEXTS)

@@ -108,7 +108,7 @@ def test_a_process_short_of_real_memory_answers_all_that_fits_alone(pipeline: Pi
     assert max(reply.outputs[0] for reply in replies.values() if isinstance(reply, Result)) > 1
 
 
-def test_a_pass_that_hangs_with_the_interpreter_lock_ends_the_process_and_the_group_goes_on(
+def test_003_5_a_pass_that_hangs_with_the_interpreter_lock_ends_the_process_and_the_group_goes_on(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -135,7 +135,7 @@ def test_the_documented_acls_are_enough_for_worker_and_client(
         pytest.param("dead letters", "grant Write on it", id="no Write on the dead letters"),
     ],
 )
-def test_without_one_acl_the_worker_ends_naming_it_and_commits_nothing(
+def test_row_23_without_one_acl_the_worker_ends_naming_it_and_commits_nothing(
     site: Site, tmp_path: Path, protocol: str, missing: str, remedy: str
 ) -> None:
     grants = site.workers_grants
@@ -180,7 +180,7 @@ def test_a_right_that_is_taken_away_later_ends_the_worker(site: Site, tmp_path: 
 # ---- who it is
 
 
-def test_a_wrong_password_ends_the_worker_and_names_the_settings(site: Site, tmp_path: Path) -> None:
+def test_row_23_a_wrong_password_ends_the_worker_and_names_the_settings(site: Site, tmp_path: Path) -> None:
     site.grant_all()
     site.ask_for_a_result_and_an_error()
     with WorkerProcess(tmp_path, site.settings(site.secure.sasl(site.worker, "wrong", MECHANISM))) as worker:

@@ -67,7 +67,7 @@ BAD: dict[str, tuple[bytes | None, dict[str, bytes], Code]] = {
 }
 
 
-def test_004_8_a_bad_record_gets_its_error_and_its_dead_letter_and_the_worker_lives(
+def test_row_12_and_004_8_a_bad_record_gets_its_error_and_its_dead_letter_and_the_worker_lives(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     for name, (value, headers, _) in BAD.items():
@@ -92,6 +92,22 @@ def test_004_8_a_bad_record_gets_its_error_and_its_dead_letter_and_the_worker_li
         assert told["forebay-code"].decode() == code
         assert told["forebay-topic"].decode() == pipeline.requests
     assert pipeline.committed() == pipeline.ends()
+
+
+def test_row_22_a_reply_topic_that_is_not_allowed_is_refused_before_any_pass(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.send("refused", id="refused", headers={"reply-topic": pipeline.requests}, partition=0)
+    pipeline.send("good", id="good", partition=0)
+    pipeline.flush()
+    with WorkerProcess(tmp_path, pipeline.settings()) as worker:
+        replies = {reply.id: reply for reply in pipeline.reader().wait_for(2)}
+        assert worker.stop() == 0
+    assert isinstance(replies["good"], Result)
+    assert isinstance(refused := replies["refused"], Failure)
+    assert refused.code is Code.INVALID_REQUEST
+    assert [line["rows"] for line in worker.passes()] == [1, 1], "the warm-up's, and that of the good one"
+    assert sum(pipeline.ends().values()) == 2, "nothing was written where the request wanted it"
 
 
 def test_002_14_a_wrong_number_of_outputs_names_expected_and_got(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -360,7 +376,7 @@ def test_004_5_an_idle_worker_uses_less_than_two_percent_of_a_core(pipeline: Pip
     assert used / seconds < 0.02
 
 
-def test_a_reply_too_large_for_its_topic_becomes_a_small_error_and_its_neighbours_arrive(
+def test_row_17_a_reply_too_large_for_its_topic_becomes_a_small_error_and_its_neighbours_arrive(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     narrow = pipeline.topics.create("narrow", partitions=1, config={"max.message.bytes": "50000"})

@@ -363,7 +363,7 @@ SECRET = "/srv/models/key.pem of 'another client wrote this'"
         pytest.param("traceback", ["Traceback", "test_preprocess.py", SECRET], [], id="traceback"),
     ],
 )
-def test_a_client_is_told_of_an_exception_in_preprocess_as_much_as_is_configured(
+def test_001_11_a_client_is_told_of_an_exception_in_preprocess_as_much_as_is_configured(
     detail: Detail, has: Sequence[str], lacks: Sequence[str]
 ) -> None:
     fault = refused(make_record(0, value=b"bad"), model=Upper(bad=ValueError(SECRET)), detail=detail)
@@ -538,7 +538,7 @@ def test_a_reply_topic_that_is_not_there_is_refused_to_the_default_one_and_nobod
     assert asked == ["gone", "other"], "the default is not asked for"
 
 
-def test_a_request_with_too_many_behind_it_is_rejected() -> None:
+def test_001_12_a_request_with_too_many_behind_it_is_rejected() -> None:
     preprocessor = Preprocessor(
         Upper(), Served("m", "1"), Routes(["replies"]), 32, 1000, max_backlog=2, behind=lambda record: 4 - record.offset
     )
