@@ -77,7 +77,17 @@ def test_000_7_full_batches_follow_each_other_without_waiting(pipeline: Pipeline
 
 
 def test_001_5_a_linger_of_one_millisecond_takes_what_arrived(pipeline: Pipeline, tmp_path: Path) -> None:
-    assert sum(batches_of(pipeline, tmp_path, 10, linger_ms=1)) == 10
+    gate = tmp_path / "gate"
+    with served(pipeline, tmp_path, linger_ms=1) as worker:
+        pipeline.send(json.dumps({"inputs": [{"until": str(gate)}]}), id="first", partition=0)
+        pipeline.flush()
+        wait_until(lambda: len(worker.passes()) > 1, "the first is in its pass")
+        pipeline.send_all(texts(10), partition=0)
+        wait_until(lambda: worker.metric("forebay_in_flight_rows") == 11, "the others have arrived")
+        gate.touch()
+        pipeline.reader().wait_for(11)
+        wait_until(lambda: sum(worker.batches()) == 11, "every batch is logged")
+        assert worker.batches() == [1, 10]
 
 
 def test_001_6_a_backlog_of_ten_thousand_never_makes_a_larger_batch(pipeline: Pipeline, tmp_path: Path) -> None:

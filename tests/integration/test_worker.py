@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from forebay_producer import Client
 from forebay_schemas import Code, Failure, Result
 from forebay_schemas.headers import last_values
 from support.pipeline import Pipeline
@@ -200,17 +201,22 @@ def test_polling_goes_on_while_a_pass_outlasts_the_groups_patience(pipeline: Pip
 
 def test_000_3_and_004_2_sending_does_not_wait_for_the_model_or_the_worker(pipeline: Pipeline, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    with WorkerProcess(tmp_path, pipeline.settings()) as worker:
-        pipeline.send(blocked(gate), id="slow")
-        pipeline.flush()
+    kafka = {"bootstrap.servers": pipeline.bootstrap_servers}
+    with (
+        WorkerProcess(tmp_path, pipeline.settings()) as worker,
+        Client(kafka=kafka, requests=pipeline.requests, replies=pipeline.replies, timeout_s=60) as client,
+    ):
+        futures = [client.submit({"inputs": [{"until": str(gate)}]})]
         wait_until(lambda: len(worker.passes()) > 1, "the pass runs")
-        pipeline.send_all((str(number), "while the model is busy") for number in range(200))
+        futures += [client.submit("while the model is busy") for _ in range(200)]
+        wait_until(lambda: sum(pipeline.ends().values()) == 201, "the topic has them")
         worker.signal(signal.SIGSTOP)
-        pipeline.send_all((f"more-{number}", "while the worker is stopped") for number in range(200))
-        assert pipeline.reader().read(0.5) == 0, "all are acknowledged, none is answered"
+        futures += [client.submit("while the worker is stopped") for _ in range(200)]
+        wait_until(lambda: sum(pipeline.ends().values()) == 401, "the topic has them")
+        assert not any(future.done() for future in futures), "all are sent, none is answered"
         worker.signal(signal.SIGCONT)
         gate.touch()
-        pipeline.reader().wait_for(401)
+        assert all(future.result().outputs for future in futures)
 
 
 def test_001_1_and_001_2_the_model_is_loaded_once_and_runs_one_pass_at_a_time(
