@@ -19,10 +19,10 @@ BATCH, PASS_S = 16, 0.05
 PATIENT = {"session.timeout.ms": 30_000, "reconnect.backoff.max.ms": 500}
 
 
-def settings(pipeline: Pipeline, kafka: dict[str, Any], **parts: Any) -> dict[str, Any]:
+def settings(pipeline: Pipeline, kafka: dict[str, Any], pass_s: float = PASS_S, **parts: Any) -> dict[str, Any]:
     return pipeline.settings(
         kafka=kafka,
-        model={"options": {"pass_s": PASS_S}},
+        model={"options": {"pass_s": pass_s}},
         batching={"max_batch_size": BATCH, "linger_ms": 5},
         delivery={"commit_interval_ms": 50},
         **parts,
@@ -82,7 +82,7 @@ def test_row_28_with_a_full_producer_queue_intake_stops_memory_stays_and_no_comm
 ) -> None:
     pipeline, held, queue = place.pipeline(), 800, 10
     pad = "x" * 1000
-    texts = {id_: f"{text} {pad}" for id_, text in numbered(4000).items()}
+    texts = {id_: f"{text} {pad}" for id_, text in numbered(2000).items()}
     pipeline.send_all(texts.items())
     kafka = {**PATIENT, "queue.buffering.max.messages": queue}
     with OnlineChecker(pipeline) as checker:
@@ -141,7 +141,7 @@ def test_row_31_sigterm_while_the_broker_is_down_ends_in_time_and_commits_nothin
             first.signal(signal.SIGTERM)
             assert first.process.wait(8) == 1, "it could not answer what it held"
         place.broker.start()
-        with WorkerProcess(tmp_path, settings(pipeline, {}), "second") as second:
+        with WorkerProcess(tmp_path, settings(pipeline, {}, pass_s=0), "second") as second:
             reader = pipeline.reader()
             reader.wait_for(len(texts))
             assert_all_committed(pipeline)

@@ -12,10 +12,13 @@ from support.scripted import digest
 from support.worker import WorkerProcess, wait_until
 
 REQUESTS = 120
+# Every death costs a session, and nobody else is in the group.
+CLOCKS = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}
 
 
 def _settings(pipeline: Pipeline) -> dict[str, object]:
     return pipeline.settings(
+        kafka=CLOCKS,
         batching={"max_batch_size": 8, "linger_ms": 5, "lookahead": 4},
         delivery={"commit_interval_ms": 50},
     )
