@@ -29,7 +29,7 @@ from forebay_consumer.retries import Retries
 from forebay_consumer.routes import Routes
 from forebay_consumer.shutdown import Shutdown
 from forebay_consumer.trials import Trials
-from forebay_consumer.watchdog import Watchdog
+from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_consumer.worker import Keeper, Worker
 from forebay_schemas import RequestError
@@ -143,7 +143,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         metrics=metrics,
         failure=failure,
     )
-    watchdog = Watchdog(_seconds(limits.forward_timeout_ms))
+    alarm = Alarm()
+    watchdog = Watchdog(_seconds(limits.forward_timeout_ms), alarm)
     retries = _retries(settings.retry, failure, shutdown)
     breaker = Breaker(settings.retry.breaker_window, settings.retry.breaker_share)
     expiry = Expiry(_seconds(limits.request_ttl_ms))
@@ -182,6 +183,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         failure=failure,
         threads=limits.preprocess_threads,
         chunk=max(largest, 32),
+        watchdog=Watchdog(_seconds(limits.preprocess_timeout_ms), alarm),
     )
     health = Health(stuck_after_s=intake.max_poll_s)
     return Worker(

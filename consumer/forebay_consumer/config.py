@@ -349,6 +349,14 @@ class LimitsSettings(Part):
             "requests are run again by the next owner. none: no limit.",
         ),
     ] = 60_000
+    preprocess_timeout_ms: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="The same for preparing one chunk: at least 32 requests, or max_batch_size of them. Raise it "
+            "where that takes honestly long, as for large images. none: no limit.",
+        ),
+    ] = 60_000
     preprocess_threads: Annotated[
         int, Field(ge=1, le=256, description="Threads that decode and tokenise; raise it for images.")
     ] = 1

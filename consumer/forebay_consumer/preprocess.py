@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
+from forebay_consumer.watchdog import Watchdog
 from forebay_schemas import (
     Code,
     Content,
@@ -226,6 +228,7 @@ class Preprocess:
         failure: Failure,
         threads: int,
         chunk: int,
+        watchdog: Watchdog,
         clock: Clock = monotonic,
     ) -> None:
         self._preprocessor = preprocessor
@@ -236,10 +239,13 @@ class Preprocess:
         self._give_up = give_up
         self._metrics = metrics
         self._chunk = chunk
+        self._watchdog = watchdog
         self._clock = clock
         self._chunks: SimpleQueue[Sequence[Record] | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=failure.guard(self._run, "preprocess"), name=f"preprocess-{number}", daemon=True)
+            threading.Thread(
+                target=failure.guard(partial(self._run, number), "preprocess"), name=f"preprocess-{number}", daemon=True
+            )
             for number in range(threads)
         ]
 
@@ -262,7 +268,7 @@ class Preprocess:
             for thread in self._threads:
                 thread.join()
 
-    def _run(self) -> None:
+    def _run(self, thread: int) -> None:
         while (records := self._chunks.get()) is not None:
             started = self._clock()
             kept: list[Record] = []
@@ -271,7 +277,11 @@ class Preprocess:
                 (kept if self._takes(record.claim) else gone).append(record)
             self._give_up(gone, "revoked")
             records = kept
-            items, faults = self._preprocessor.run(records)
+            self._watchdog.arm(thread)
+            try:
+                items, faults = self._preprocessor.run(records)
+            finally:
+                self._watchdog.disarm(thread)
             took_s = self._clock() - started
             self._metrics.preprocess.observe(took_s)
             if records:

@@ -1,13 +1,13 @@
-"""Ends the process when a forward pass hangs.
+"""Ends the process when a forward pass, or the preparing of a chunk, hangs.
 
-A pass cannot be interrupted from outside: it may sit in C and hold the interpreter lock, so that no Python code runs in
+Neither can be interrupted from outside: it may sit in C and hold the interpreter lock, so that no Python code runs in
 this process any more, signal handlers included. `faulthandler` needs no lock: its thread prints the stacks of all
 threads to standard error and exits non-zero. Nothing unanswered was committed; the group hands the partitions on.
 """
 
 import faulthandler
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 import structlog
@@ -21,42 +21,37 @@ def _exit_after(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
-class Watchdog:
-    """One for all instances of a process, as `faulthandler` has one timer. Thread-safe.
+class Alarm:
+    """One for a process, as `faulthandler` has one timer, and it stands at the earliest deadline. Thread-safe.
 
     Args:
-        limit_s: most time for one pass, or None for no limit.
         start: lets the process end after so many seconds, instead of what it was told before.
         cancel: takes that back.
     """
 
     def __init__(
         self,
-        limit_s: float | None,
         start: Callable[[float], None] = _exit_after,
         cancel: Callable[[], None] = faulthandler.cancel_dump_traceback_later,
         clock: Clock = monotonic,
     ) -> None:
-        self._limit_s = limit_s
         self._start = start
         self._cancel = cancel
         self._clock = clock
         self._lock = threading.Lock()
-        self._deadlines: dict[int, float] = {}
+        self._deadlines: dict[Hashable, float] = {}
         self._set_s: float | None = None  # the deadline that the timer stands for
 
-    def arm(self, instance: int) -> None:
-        """A pass of this instance begins."""
-        if self._limit_s is None:
-            return
+    def set(self, what: Hashable, within_s: float) -> None:
+        """This must end within so many seconds."""
         with self._lock:
-            self._deadlines[instance] = self._clock() + self._limit_s
+            self._deadlines[what] = self._clock() + within_s
             self._follow()
 
-    def disarm(self, instance: int) -> None:
-        """It has ended."""
+    def clear(self, what: Hashable) -> None:
+        """It has ended, or was never set."""
         with self._lock:
-            if self._deadlines.pop(instance, None) is not None:
+            if self._deadlines.pop(what, None) is not None:
                 self._follow()
 
     def _follow(self) -> None:
@@ -70,6 +65,28 @@ class Watchdog:
             return
         try:
             self._start(max(SOONEST_S, earliest - self._clock()))
-        except RuntimeError as error:  # no thread to be had; the pass itself may still go well
+        except RuntimeError as error:  # no thread to be had; what is watched may still go well
             self._set_s = None
-            structlog.get_logger().error("no watchdog for this pass", action="watchdog_failed", error=str(error))
+            structlog.get_logger().error("no watchdog for this", action="watchdog_failed", error=str(error))
+
+
+class Watchdog:
+    """Watches one kind of work, on as many threads as do it. Thread-safe.
+
+    Args:
+        limit_s: most time for one piece of it, in seconds, or None for no limit.
+        alarm: the process's own, which all its watchdogs share.
+    """
+
+    def __init__(self, limit_s: float | None, alarm: Alarm) -> None:
+        self._limit_s = limit_s
+        self._alarm = alarm
+
+    def arm(self, thread: int) -> None:
+        """A piece of work begins on this thread, by its number among those of the kind."""
+        if self._limit_s is not None:
+            self._alarm.set((self, thread), self._limit_s)
+
+    def disarm(self, thread: int) -> None:
+        """It has ended."""
+        self._alarm.clear((self, thread))

@@ -108,16 +108,17 @@ def test_a_process_short_of_real_memory_answers_all_that_fits_alone(pipeline: Pi
     assert max(reply.outputs[0] for reply in replies.values() if isinstance(reply, Result)) > 1
 
 
-def test_003_5_a_pass_that_hangs_with_the_interpreter_lock_ends_the_process_and_the_group_goes_on(
-    pipeline: Pipeline, tmp_path: Path
+@pytest.mark.parametrize(("verb", "limit"), [("hang", "forward_timeout_ms"), ("stick", "preprocess_timeout_ms")])
+def test_003_5_what_hangs_with_the_interpreter_lock_ends_the_process_and_the_group_goes_on(
+    pipeline: Pipeline, tmp_path: Path, verb: str, limit: str
 ) -> None:
     gate = tmp_path / "gate"
-    settings = pipeline.settings(limits={"forward_timeout_ms": 3000}, batching={"max_batch_size": 4})
+    settings = pipeline.settings(limits={limit: 3000}, batching={"max_batch_size": 4})
     with WorkerProcess(tmp_path, settings, "first") as first:
         first.wait_serving()
         pipeline.send_all(((str(number), "text") for number in range(10)), partition=0)
         pipeline.reader().wait_for(10)
-        pipeline.send_all([("hangs", row(hang=str(gate)))], partition=0)
+        pipeline.send_all([("hangs", row(**{verb: str(gate)}))], partition=0)
         pipeline.send_all(((f"after-{number}", "text") for number in range(10)), partition=0)
         assert first.process.wait(60) == 1
     said = first.log.read_text()

@@ -8,6 +8,7 @@
 {"stumble": true, "n": 2}    preprocess raises, and its error quotes the row
 {"transient": 2, "n": 4}     forward raises a TransientError in the first two passes that hold this row
 {"hang": "a/gate"}           forward hangs in C with the interpreter lock held, unless the file is there
+{"stick": "a/gate"}          the same in preprocess
 {"refuse": "why", "n": 3}    preprocess refuses it
 {"fatal": true}              preprocess says that the worker must end
 {"length": 1}                forward gives one output too few
@@ -22,7 +23,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def digest(row: Any) -> str:
 
 def _raises(row: Mapping[str, Any]) -> bool:
     return bool(row.get("raise")) or not Path(row.get("raise_unless", "/")).exists()
+
+
+def _hang(gates: Iterable[str]) -> None:
+    for gate in gates:
+        if not Path(gate).exists():
+            ctypes.PyDLL(None).sleep(600)  # PyDLL, unlike CDLL, keeps the lock
 
 
 def _text(row: Any) -> Any:
@@ -77,6 +84,7 @@ class Scripted(Model):
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         if culprit := next((row for row in rows if isinstance(row, dict) and row.get("stumble")), None):
             raise ValueError(f"scripted stumble over {culprit}")
+        _hang(row["stick"] for row in rows if isinstance(row, dict) and "stick" in row)
         if any(isinstance(row, dict) and "fatal" in row for row in rows):
             raise FatalError("scripted end")
         return [InvalidRequest(row["refuse"]) if isinstance(row, dict) and "refuse" in row else row for row in rows]
@@ -97,9 +105,7 @@ class Scripted(Model):
                     time.sleep(0.01)
             for code in (row["exit"] for row in scripts if "exit" in row):
                 os._exit(code)
-            for gate in (Path(row["hang"]) for row in scripts if "hang" in row):
-                if not gate.exists():
-                    ctypes.PyDLL(None).sleep(600)  # PyDLL, unlike CDLL, keeps the lock
+            _hang(row["hang"] for row in scripts if "hang" in row)
             if self._memory_rows is not None and len(batch) > self._memory_rows:
                 raise OutOfMemory(f"{len(batch)} rows")
             for row in scripts:

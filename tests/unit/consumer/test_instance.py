@@ -16,7 +16,7 @@ from forebay_consumer.instance import Instance
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
-from forebay_consumer.watchdog import Watchdog
+from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_schemas import Code
 from support.consumer import ManualClock, make_item
@@ -44,7 +44,7 @@ class Bench:
         self.published: list[Outcome] = []
         self.timer: list[str] = []
         self.feed = Feed(Window(Rules(max_rows=32)), lambda _claim: True, self.clock)
-        dog = Watchdog(60.0, lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), self.clock)
+        dog = Watchdog(60.0, Alarm(lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), self.clock))
         self.instance = Instance(
             0,
             "cpu",

@@ -18,6 +18,7 @@ from forebay_consumer.model import Model
 from forebay_consumer.preprocess import Preprocess, Preprocessor
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
+from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_schemas import Code, DecodeError, RequestError, TooLarge, Unsupported
 from forebay_schemas import Model as Served
@@ -422,6 +423,8 @@ class Stage:
         self.published: list[Outcome] = []
         self.given_up: list[tuple[int, str]] = []
         self.model = model or Upper()
+        self.timer: list[str] = []
+        alarm = Alarm(lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), ManualClock())
         self.stage = Preprocess(
             Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 10_000),
             Feed(self.window, feed_takes, ManualClock()),
@@ -433,6 +436,7 @@ class Stage:
             self.failure,
             threads,
             chunk,
+            Watchdog(60.0, alarm),
             ManualClock(),
         )
 
@@ -461,6 +465,13 @@ def test_the_stage_prepares_chunk_by_chunk() -> None:
     model = Upper()
     Stage(model, chunk=3).run(*(make_record(offset, value=b"%d" % offset) for offset in range(8)))
     assert [rows for rows, _ in model.calls] == [["0", "1", "2"], ["3", "4", "5"], ["6", "7"]]
+
+
+@pytest.mark.parametrize("error", [None, FatalError("no more")], ids=["prepared", "raised"])
+def test_every_chunk_is_watched_while_it_is_prepared(error: Exception | None) -> None:
+    stage = Stage(Upper(bad=error) if error else None)
+    stage.run(make_record(0, value=b"bad" if error else b"text"))
+    assert stage.timer == ["armed", "off"]
 
 
 def test_the_stage_counts_the_rows_of_what_it_decoded() -> None:

@@ -5,7 +5,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_consumer.watchdog import Watchdog
+from forebay_consumer.watchdog import Alarm, Watchdog
 from support.consumer import ManualClock
 
 
@@ -16,6 +16,7 @@ class Timer:
         self.clock = ManualClock()
         self.due_s: float | None = None
         self.starts = 0
+        self.alarm = Alarm(self.start, self.cancel, self.clock)
 
     def start(self, seconds: float) -> None:
         assert seconds > 0
@@ -26,7 +27,7 @@ class Timer:
         self.due_s = None
 
     def watchdog(self, limit_s: float | None = 10.0) -> Watchdog:
-        return Watchdog(limit_s, self.start, self.cancel, self.clock)
+        return Watchdog(limit_s, self.alarm)
 
 
 def test_a_pass_that_ends_in_time_leaves_no_timer() -> None:
@@ -86,6 +87,19 @@ def test_a_deadline_that_is_over_when_it_becomes_the_earliest_ends_the_process_a
     assert timer.due_s - timer.clock.now < 0.01
 
 
+def test_two_kinds_of_work_have_limits_of_their_own_and_do_not_disarm_each_other() -> None:
+    timer = Timer()
+    passes, chunks = timer.watchdog(10.0), timer.watchdog(3.0)
+    passes.arm(0)
+    chunks.arm(0)
+    assert timer.due_s == 3.0
+    chunks.disarm(0)
+    assert timer.due_s == 10.0
+    chunks.disarm(0)
+    passes.disarm(0)
+    assert timer.due_s is None
+
+
 def test_without_a_limit_there_is_no_timer() -> None:
     timer = Timer()
     dog = timer.watchdog(None)
@@ -98,7 +112,7 @@ def test_where_no_timer_can_be_started_the_pass_is_run_all_the_same() -> None:
     def refuse(_seconds: float) -> None:
         raise RuntimeError("unable to start watchdog thread")
 
-    dog = Watchdog(10.0, refuse, lambda: None, ManualClock())
+    dog = Watchdog(10.0, Alarm(refuse, lambda: None, ManualClock()))
     dog.arm(0)
     dog.disarm(0)
 
@@ -133,7 +147,7 @@ def test_one_instance_waits_while_another_sets_the_timer() -> None:
         release.wait(60)
         told.append("started")
 
-    dog = Watchdog(10.0, start, lambda: told.append("cancelled"), ManualClock())
+    dog = Watchdog(10.0, Alarm(start, lambda: told.append("cancelled"), ManualClock()))
     arming = threading.Thread(target=dog.arm, args=(0,))
     disarming = threading.Thread(target=dog.disarm, args=(0,))
     arming.start()
