@@ -16,7 +16,7 @@ import typer
 from forebay_consumer import config
 from forebay_consumer.dlq.cli import dlq_app
 from forebay_consumer.errors import BadConfig, FatalError
-from forebay_consumer.logs import configure
+from forebay_consumer.logs import configure, where_raised
 from forebay_consumer.shutdown import Shutdown, Signals
 
 # An error that nobody expected is told without its frames' variables: a password may be among them.
@@ -72,7 +72,9 @@ def _serve(settings: config.WorkerSettings, shutdown: Shutdown) -> int:
         log.error("worker stopped", action="worker_failed", error=str(error))
         return 1
     except Exception as error:
-        log.error("worker stopped", action="worker_failed", exc_info=error)
+        log.error(
+            "worker stopped", action="worker_failed", exception=where_raised(error)
+        )  # its words may be a request's
         return 1
     log.info("worker ended", action="worker_ended")
     return 0

@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 import structlog
 
+from forebay_consumer.errors import FatalError
+from forebay_consumer.logs import where_raised
+
 
 class Failure:
     """Keeps the first fatal error. Thread-safe; only the intake thread acts on it."""
@@ -42,7 +45,9 @@ class Failure:
             except BaseException as error:
                 if error is self._error:  # another thread's, by `check`: it is told already
                     return
-                structlog.get_logger().error("stage failed", action="stage_failed", stage=stage, error=repr(error))
+                # Only our own words are fit for the log: another exception's may quote a request.
+                told = {"error": str(error)} if isinstance(error, FatalError) else {"exception": where_raised(error)}
+                structlog.get_logger().error("stage failed", action="stage_failed", stage=stage, **told)
                 self.report(error)
 
         return guarded

@@ -3,7 +3,9 @@
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
+from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
 
 
@@ -46,3 +48,22 @@ def test_a_guarded_stage_that_ends_well_is_no_failure() -> None:
     failure.guard(lambda: ran.append(True), "stage")()
     assert ran == [True]
     assert not failure.happened
+
+
+@pytest.mark.parametrize(
+    ("error", "key", "told"),
+    [
+        pytest.param(FatalError("grant Read on it"), "error", "grant Read on it", id="our own words"),
+        pytest.param(ValueError("private"), "exception", "ValueError", id="another exception's kind"),
+    ],
+)
+def test_a_stage_that_fails_is_told_in_no_words_but_our_own(error: Exception, key: str, told: str) -> None:
+    def run() -> None:
+        raise error
+
+    with capture_logs() as lines:
+        Failure().guard(run, "preprocess")()
+    (line,) = lines
+    assert (line["action"], line["stage"]) == ("stage_failed", "preprocess")
+    assert line[key].endswith(told)
+    assert "private" not in str(line)
