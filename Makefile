@@ -26,13 +26,13 @@ check: setup ## format, lint, types, unit tests
 	$(PYTEST) -q tests/unit
 
 test: check ## all that needs nothing but the broker, in its small size
-	$(PYTEST) -q -m "not slow and not tools" tests/integration tests/faults tests/e2e
+	$(PYTEST) -q -m "not slow and not long and not tools" tests/integration tests/faults tests/e2e
 
-test-faults: setup ## every row of docs/faults.md
+test-faults: setup ## every row of docs/faults.md, at full length
 	$(PYTEST) -q tests/faults
 
-test-all: check ## all there is; what lacks its tool is skipped by name
-	$(PYTEST) -q tests/integration tests/faults tests/e2e
+test-all: check ## all there is, but for what only goes on for longer; what lacks its tool is skipped by name
+	$(PYTEST) -q -m "not long" tests/integration tests/faults tests/e2e
 
 unit integration faults e2e: setup
 	$(PYTEST) -q tests/$@

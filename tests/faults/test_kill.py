@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from support.worker import WorkerProcess, wait_until
 
 REQUESTS = 400
 BATCH = 16
-SEEDS, FEW = 20, 5
+FEW, MORE, SEEDS = 5, 10, 20
 PASS_S = 0.02
 
 
@@ -27,7 +28,13 @@ def _settings(pipeline: Pipeline, pass_s: float = 0.0) -> dict[str, object]:
     )
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] * (n >= FEW)) for n in range(SEEDS)])
+def _seeds() -> list[Any]:
+    """The first in `make test`, more in `make test-all`, all in `make test-faults`."""
+    marks = [[], [pytest.mark.slow], [pytest.mark.long]]
+    return [pytest.param(seed, marks=marks[(seed >= FEW) + (seed >= MORE)]) for seed in range(SEEDS)]
+
+
+@pytest.mark.parametrize("seed", _seeds())
 def test_row_01_and_004_6_a_worker_killed_in_mid_batch_loses_nothing(
     pipeline: Pipeline, tmp_path: Path, seed: int
 ) -> None:
