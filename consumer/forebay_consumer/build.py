@@ -19,6 +19,7 @@ from forebay_consumer.health import Health, HealthServer
 from forebay_consumer.instance import Instance, Instances
 from forebay_consumer.intake.group import GroupIntake
 from forebay_consumer.ledger import Ledger
+from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.models.registry import model_class
@@ -133,10 +134,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     }
     replies = Replies(
         settings.kafka,
-        routes,
-        settings.topics.dead_letters,
-        served,
-        origin,
+        Writer(routes, settings.topics.dead_letters, served, origin),
         owns=ledger.owns,
         done=keeper.answered,
         gave_up=keeper.give_up,

@@ -7,7 +7,6 @@ letter. There is no flush per batch.
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,17 +14,14 @@ from typing import Any, Final, Self
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-import forebay_schemas as schemas
-from forebay_consumer import dead_letters
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
 from forebay_consumer.kafka_settings import make_client, producer_settings
+from forebay_consumer.messages import Message, Owed, Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.reachable import Reachable
-from forebay_consumer.record import Claim, Fault, Outcome, Record, Success
-from forebay_consumer.routes import Routes
-from forebay_schemas import Code
+from forebay_consumer.record import Claim, Outcome, Record
 
 BUSY_WAIT_S: Final = 0.002  # while reports are awaited
 IDLE_WAIT_S: Final = 0.1
@@ -41,36 +37,6 @@ _REFUSED: Final[Mapping[int, str]] = {
 }
 
 
-class _Message:
-    """One message that is owed for an outcome."""
-
-    __slots__ = ("alone", "cuts", "headers", "key", "letter", "owed", "partition", "topic", "value")
-
-    def __init__(self, owed: "_Owed", topic: str, key: Any, value: bytes | None, headers: Any) -> None:
-        self.owed = owed
-        self.topic = topic
-        self.key = key
-        self.value = value
-        self.headers = headers
-        self.partition = -1
-        self.letter = False
-        self.cuts = 0  # how often a letter was made smaller
-        self.alone = False  # it was refused for its size once already, perhaps for a neighbour's
-
-
-class _Owed:
-    """An outcome and how many of its messages the broker has not confirmed yet."""
-
-    __slots__ = ("code", "given_up", "missing", "outcome", "since_s")
-
-    def __init__(self, outcome: Outcome, code: Code | None, missing: int, since_s: float) -> None:
-        self.outcome = outcome
-        self.since_s = since_s
-        self.code = code
-        self.missing = missing
-        self.given_up = False
-
-
 class Replies:
     """The stage and its thread, the only one to touch the producer. A context manager.
 
@@ -83,10 +49,7 @@ class Replies:
     def __init__(
         self,
         kafka: Mapping[str, Any],
-        routes: Routes,
-        dead_letter_topic: str | None,
-        served: schemas.Model,
-        origin: Mapping[str, str],
+        writer: Writer,
         owns: Callable[[Claim], bool],
         done: Callable[[Sequence[Record]], None],
         gave_up: Callable[[Sequence[Record], str], None],
@@ -95,10 +58,7 @@ class Replies:
         clock: Clock = monotonic,
     ) -> None:
         self._settings = producer_settings(kafka)
-        self._routes = routes
-        self._dead_letter_topic = dead_letter_topic
-        self._served = served
-        self._origin = origin
+        self._writer = writer
         self._owns = owns
         self._done = done
         self._gave_up = gave_up
@@ -107,13 +67,13 @@ class Replies:
         self._clock = clock
         self._log = structlog.get_logger()
         self._chunks: SimpleQueue[Sequence[Outcome] | None] = SimpleQueue()
-        self._confirmed: list[_Owed] = []  # filled by delivery reports, emptied after each producer poll
-        self._failed: list[tuple[_Message, Any]] = []  # likewise
-        self._again: list[tuple[float, _Message]] = []  # not before that moment
+        self._confirmed: list[Owed] = []  # filled by delivery reports, emptied after each producer poll
+        self._failed: list[tuple[Message, Any]] = []  # likewise
+        self._again: list[tuple[float, Message]] = []  # not before that moment
         self._unreported = 0
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
         self._producer: Any = None
-        self._reachable = Reachable(routes.resolve_or_default(None), clock)
+        self._reachable = Reachable(writer.reply_topic, clock)
 
     @property
     def reachable(self) -> bool:
@@ -161,50 +121,14 @@ class Replies:
         dropped = []
         for outcome in outcomes:
             if self._owns(outcome.record.claim):
-                for message in self._messages(outcome):
+                for message in self._writer.messages(outcome):
                     self._produce(message)
             else:
                 dropped.append(outcome.record)
         if dropped:
             self._gave_up(dropped, "late")
 
-    def _messages(self, outcome: Outcome) -> list[_Message]:
-        if isinstance(outcome, Success):
-            try:
-                return [self._result(outcome)]
-            except TypeError as error:
-                self._log.warning("result not encodable", action="encode_failed", request=outcome.envelope.id)
-                message = f"the model's output cannot be written as JSON: {error}"
-                outcome = Fault(outcome.record, outcome.envelope, Code.MODEL_ERROR, message, "publish")
-        return self._error(outcome)
-
-    def _result(self, outcome: Success) -> _Message:
-        envelope = outcome.envelope
-        value = schemas.result_body(envelope, self._served, outcome.outputs, outcome.timing)
-        return self._reply(_Owed(outcome, None, 1, self._clock()), value, None)
-
-    def _error(self, fault: Fault) -> list[_Message]:
-        kept = self._dead_letter_topic is not None and fault.code in dead_letters.KEPT
-        owed = _Owed(fault, fault.code, 2 if kept else 1, self._clock())
-        messages = [self._reply(owed, schemas.error_body(fault.envelope, fault.code, fault.message), fault.code)]
-        if kept:
-            assert self._dead_letter_topic is not None
-            headers = dead_letters.headers(fault, self._origin)
-            letter = _Message(owed, self._dead_letter_topic, fault.record.key, fault.record.value, headers)
-            letter.letter = True
-            messages.append(letter)
-        return messages
-
-    def _reply(self, owed: _Owed, value: bytes, code: Code | None) -> _Message:
-        envelope, record = owed.outcome.envelope, owed.outcome.record
-        headers = schemas.reply_headers(envelope, record, self._served, code)
-        topic = self._routes.resolve_or_default(envelope.reply_topic)
-        message = _Message(owed, topic, envelope.id, value, headers)
-        if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):
-            message.partition = envelope.reply_partition
-        return message
-
-    def _produce(self, message: _Message) -> None:
+    def _produce(self, message: Message) -> None:
         def report(error: Any, _: Any) -> None:
             self._report(message, error)
 
@@ -229,7 +153,7 @@ class Replies:
                 self._unreported += 1
                 return
 
-    def _report(self, message: _Message, error: Any) -> None:
+    def _report(self, message: Message, error: Any) -> None:
         """A delivery report; runs inside the producer's poll, so it only takes note."""
         self._unreported -= 1
         if error is not None:
@@ -256,20 +180,20 @@ class Replies:
             self._metrics.publish.observe(self._clock() - confirmed[0].since_s)
             self._metrics.answered(Counter(owed.code for owed in confirmed))
             for owed in confirmed:
-                if owed.code is not None and self._dead_letter_topic and owed.code in dead_letters.KEPT:
+                if owed.code is not None and self._writer.keeps(owed.code):
                     self._metrics.dead_letters.labels(owed.code.value).inc()
-            self._done([owed.outcome.record for owed in confirmed])
+            self._done([owed.record for owed in confirmed])
 
     def _retry(self) -> None:
         now = self._clock()
         due = [message for moment, message in self._again if moment <= now]
         self._again = [(moment, message) for moment, message in self._again if moment > now]
         for message in due:
-            if self._owns(message.owed.outcome.record.claim):
+            if self._owns(message.owed.record.claim):
                 self._produce(message)
             elif not message.owed.given_up:  # its other message may be late too
                 message.owed.given_up = True
-                self._gave_up([message.owed.outcome.record], "late")
+                self._gave_up([message.owed.record], "late")
 
     def _client_error(self, error: Any) -> None:
         # The intake hears the same from its own client, but not while it leaves Kafka alone for want of room.
@@ -278,7 +202,7 @@ class Replies:
 
     # ---- what the broker refused
 
-    def _judge(self, message: _Message, error: Any) -> None:
+    def _judge(self, message: Message, error: Any) -> None:
         code = error.code()
         if error.fatal():
             raise _ended(error)
@@ -295,42 +219,16 @@ class Replies:
             self._log.warning("reply not delivered", action="delivery_failed", topic=message.topic, code=error.name())
             self._again.append((self._clock() + AGAIN_AFTER_S, message))
 
-    def _too_large(self, message: _Message) -> None:
+    def _too_large(self, message: Message) -> None:
         """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
         if not message.alone:
             message.alone = True
             self._producer.flush(ALONE_TIMEOUT_S)
             self._produce(message)
             self._producer.flush(ALONE_TIMEOUT_S)
-        elif message.letter:
-            self._cut(message)
         else:
-            size = len(message.value or b"")
-            outcome = message.owed.outcome
-            text = f"the reply has {size} bytes, more than the reply topic {message.topic!r} takes"
-            fault = Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish")
-            for part in self._error(fault):
-                self._produce(part)
-
-    def _cut(self, letter: _Message) -> None:
-        """Leave out the value, then key and headers too: a letter that says only where its record is still fits."""
-        fault = letter.owed.outcome
-        assert isinstance(fault, Fault)
-        letter.cuts += 1
-        self._log.warning("dead letter cut", action="dead_letter_cut", size=fault.record.size, cuts=letter.cuts)
-        if letter.cuts > 2:
-            raise FatalError(
-                f"Kafka: {letter.topic} takes no dead letter, not even one without value, key and headers; raise its "
-                "max.message.bytes"
-            )
-        if letter.cuts == 2:
-            letter.key = None
-            bare = replace(fault.record, headers=None, fault="the record is too large for the dead-letter topic")
-            fault = replace(fault, record=bare)
-        omitted = (dead_letters.PREFIX + dead_letters.VALUE_OMITTED, str(len(fault.record.value or b"")))
-        letter.value = None
-        letter.headers = [*dead_letters.headers(fault, self._origin), omitted]
-        self._produce(letter)
+            for other in self._writer.instead(message):
+                self._produce(other)
 
 
 def _ended(error: Any) -> FatalError:

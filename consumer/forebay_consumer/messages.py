@@ -1,0 +1,153 @@
+"""What is owed for an outcome: the reply, and the dead letter where one is kept. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+import forebay_schemas as schemas
+from forebay_consumer import dead_letters
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.errors import FatalError
+from forebay_consumer.record import Fault, Outcome, Record, Success
+from forebay_consumer.routes import Routes
+from forebay_schemas import Code
+
+_MOST_CUTS: Final = 2
+
+
+class Owed:
+    """An outcome and how many of its messages the broker has not confirmed yet."""
+
+    __slots__ = ("code", "given_up", "missing", "outcome", "since_s")
+
+    def __init__(self, outcome: Outcome, code: Code | None, missing: int, since_s: float) -> None:
+        self.outcome = outcome
+        self.since_s = since_s
+        self.code = code
+        self.missing = missing
+        self.given_up = False
+
+    @property
+    def record(self) -> Record:
+        return self.outcome.record
+
+
+class Message:
+    """One message that is owed for an outcome."""
+
+    __slots__ = ("alone", "cuts", "headers", "key", "letter", "owed", "partition", "topic", "value")
+
+    def __init__(self, owed: Owed, topic: str, key: Any, value: bytes | None, headers: Any) -> None:
+        self.owed = owed
+        self.topic = topic
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.partition = -1
+        self.letter = False
+        self.cuts = 0  # how often a letter was made smaller
+        self.alone = False  # it was refused for its size once already, perhaps for a neighbour's
+
+
+class Writer:
+    """Writes the messages of outcomes.
+
+    Args:
+        dead_letter_topic: where the requests that failed are kept; nowhere when None.
+        origin: who writes a letter: `group`, `worker`, `model`, `model-version`.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        dead_letter_topic: str | None,
+        served: schemas.Model,
+        origin: Mapping[str, str],
+        clock: Clock = monotonic,
+    ) -> None:
+        self._routes = routes
+        self._dead_letter_topic = dead_letter_topic
+        self._served = served
+        self._origin = origin
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    @property
+    def reply_topic(self) -> str:
+        """The one of who asks for none."""
+        return self._routes.resolve_or_default(None)
+
+    def messages(self, outcome: Outcome) -> list[Message]:
+        """All of one outcome, which is done when the broker has them all."""
+        if isinstance(outcome, Success):
+            try:
+                return [self._result(outcome)]
+            except TypeError as error:
+                self._log.warning("result not encodable", action="encode_failed", request=outcome.envelope.id)
+                message = f"the model's output cannot be written as JSON: {error}"
+                outcome = Fault(outcome.record, outcome.envelope, Code.MODEL_ERROR, message, "publish")
+        return self._error(outcome)
+
+    def keeps(self, code: Code | None) -> bool:
+        """Whether a letter is written beside the reply."""
+        return self._dead_letter_topic is not None and code in dead_letters.KEPT
+
+    def instead(self, message: Message) -> list[Message]:
+        """What is sent for a message that is too large even alone.
+
+        Raises:
+            FatalError: it is a letter of next to nothing, and its topic does not take it.
+        """
+        if message.letter:
+            self._cut(message)
+            return [message]
+        outcome = message.owed.outcome
+        text = f"the reply has {len(message.value or b'')} bytes, more than the reply topic {message.topic!r} takes"
+        return self._error(Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish"))
+
+    def _result(self, outcome: Success) -> Message:
+        envelope = outcome.envelope
+        value = schemas.result_body(envelope, self._served, outcome.outputs, outcome.timing)
+        return self._reply(Owed(outcome, None, 1, self._clock()), value, None)
+
+    def _error(self, fault: Fault) -> list[Message]:
+        kept = self.keeps(fault.code)
+        owed = Owed(fault, fault.code, 2 if kept else 1, self._clock())
+        messages = [self._reply(owed, schemas.error_body(fault.envelope, fault.code, fault.message), fault.code)]
+        if kept:
+            assert self._dead_letter_topic is not None
+            headers = dead_letters.headers(fault, self._origin)
+            letter = Message(owed, self._dead_letter_topic, fault.record.key, fault.record.value, headers)
+            letter.letter = True
+            messages.append(letter)
+        return messages
+
+    def _reply(self, owed: Owed, value: bytes, code: Code | None) -> Message:
+        envelope, record = owed.outcome.envelope, owed.record
+        headers = schemas.reply_headers(envelope, record, self._served, code)
+        topic = self._routes.resolve_or_default(envelope.reply_topic)
+        message = Message(owed, topic, envelope.id, value, headers)
+        if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):
+            message.partition = envelope.reply_partition
+        return message
+
+    def _cut(self, letter: Message) -> None:
+        """Leave out the value, then key and headers too: a letter that says only where its record is still fits."""
+        fault = letter.owed.outcome
+        assert isinstance(fault, Fault)
+        letter.cuts += 1
+        self._log.warning("dead letter cut", action="dead_letter_cut", size=fault.record.size, cuts=letter.cuts)
+        if letter.cuts > _MOST_CUTS:
+            raise FatalError(
+                f"Kafka: {letter.topic} takes no dead letter, not even one without value, key and headers; raise its "
+                "max.message.bytes"
+            )
+        if letter.cuts == _MOST_CUTS:
+            letter.key = None
+            bare = replace(fault.record, headers=None, fault="the record is too large for the dead-letter topic")
+            fault = replace(fault, record=bare)
+        omitted = (dead_letters.PREFIX + dead_letters.VALUE_OMITTED, str(len(fault.record.value or b"")))
+        letter.value = None
+        letter.headers = [*dead_letters.headers(fault, self._origin), omitted]
