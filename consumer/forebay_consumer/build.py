@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
+from forebay_consumer.books import Books
 from forebay_consumer.breaker import Breaker
 from forebay_consumer.commits import Commits
 from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
@@ -29,10 +30,11 @@ from forebay_consumer.replies import Replies
 from forebay_consumer.retries import Retries
 from forebay_consumer.routes import Routes
 from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.transactions import Transactions
 from forebay_consumer.trials import Trials
 from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
-from forebay_consumer.worker import Keeper, Worker
+from forebay_consumer.worker import Keeper, TransactionalKeeper, Worker
 from forebay_schemas import RequestError
 from forebay_schemas.request import read_row
 
@@ -110,7 +112,9 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     # Enough for the window's look-ahead, and for each instance a batch running, one decoding and two publishing.
     in_flight = limits.max_in_flight or (batching.lookahead + 4 * len(models)) * largest
 
-    metrics, failure, ledger = Metrics(), Failure(), Ledger()
+    metrics, failure = Metrics(), Failure()
+    exactly_once = delivery.mode == "exactly-once"
+    ledger = Ledger(transactional=exactly_once)
     flow = Flow(in_flight, limits.max_bytes_in_flight)
     rules = Rules(
         max_rows=largest,
@@ -122,9 +126,9 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     feed = Feed(Window(rules), ledger.takes)
     # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
     trials = Trials(settings.retry.trials, ahead=in_flight)
-    commits = Commits(ledger, trials, delivery.commit_interval_ms / 1000)
-    keeper = Keeper(ledger, trials, commits, flow, feed, metrics, failure, delivery.drain_ms / 1000)
-    intake = GroupIntake(settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight)
+    # A transaction carries at once what it can; its own length is interval enough.
+    commits = Commits(ledger, trials, 0.0 if exactly_once else delivery.commit_interval_ms / 1000)
+    books = Books(ledger, trials, commits, flow, metrics)
     routes = Routes(settings.topics.replies)
     origin = {
         "group": str(settings.kafka["group.id"]),
@@ -132,15 +136,46 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         "model": served.name,
         "model-version": served.version,
     }
-    replies = Replies(
-        settings.kafka,
-        Writer(routes, settings.topics.dead_letters, served, origin),
-        owns=ledger.owns,
-        done=keeper.answered,
-        gave_up=keeper.give_up,
-        metrics=metrics,
-        failure=failure,
+    writer = Writer(routes, settings.topics.dead_letters, served, origin)
+    drain_s = delivery.drain_ms / 1000
+    keeping = (ledger, trials, commits, books, feed, metrics, failure, drain_s)
+    replies: Replies | Transactions
+    if exactly_once:
+        replies = transactions = Transactions(
+            settings.kafka,
+            delivery.transactional_id,
+            writer,
+            commits,
+            books,
+            owns=ledger.owns,
+            withdraw=ledger.withdraw,
+            group=lambda: intake.group_metadata,
+            metrics=metrics,
+            failure=failure,
+            part_within_s=drain_s,
+        )
+        keeper: Keeper = TransactionalKeeper(transactions, *keeping)
+    else:
+        replies = Replies(
+            settings.kafka,
+            writer,
+            owns=ledger.owns,
+            done=books.answered,
+            gave_up=books.give_up,
+            metrics=metrics,
+            failure=failure,
+        )
+        keeper = Keeper(*keeping)
+    intake = GroupIntake(
+        settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight, exactly_once
     )
+
+    def commit(now: float) -> None:
+        if not exactly_once:
+            intake.commit(commits.due(now))
+        elif trials.due():
+            transactions.wake()
+
     alarm = Alarm()
     watchdog = Watchdog(_seconds(limits.forward_timeout_ms), alarm)
     retries = _retries(settings.retry, failure, shutdown)
@@ -176,7 +211,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         flow,
         takes=ledger.takes,
         publish=replies.publish,
-        give_up=keeper.give_up,
+        give_up=books.give_up,
         metrics=metrics,
         failure=failure,
         threads=limits.preprocess_threads,
@@ -193,7 +228,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         ledger,
         trials,
         commits,
-        keeper,
+        commit,
+        books,
         flow,
         health,
         HealthServer(settings.metrics, health, metrics.registry),

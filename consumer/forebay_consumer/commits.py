@@ -1,8 +1,9 @@
 """What is committed, and when: the ledger's watermarks with the line beside them. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 
-from forebay_consumer.ledger import Ledger
+from forebay_consumer.ledger import Ledger, Mark
 from forebay_consumer.progress import MAX_CHARS, Commit, Progress, decode, encode
 from forebay_consumer.record import Claim
 from forebay_consumer.trials import Trials
@@ -11,7 +12,7 @@ _FEWER_CHARS = 200  # no ranges to speak of, and a trial still fits
 
 
 class Commits:
-    """Used on the intake's thread only."""
+    """Used on one thread only, but for `settled`."""
 
     def __init__(self, ledger: Ledger, trials: Trials, interval_s: float) -> None:
         self._ledger = ledger
@@ -26,17 +27,11 @@ class Commits:
         if now >= self._next_s:
             self._next_s = now + self._interval_s
             claims.update(self._ledger.moved())
-        return {
-            claim: self._commit(mark.offset, self._trials.progress(claim, mark))
-            for claim, mark in (self._ledger.marks(claims) if claims else {}).items()
-        }
+        return self._all(self._ledger.marks(claims) if claims else {}, self._trials.progress)
 
     def parting(self, claims: Iterable[Claim]) -> Mapping[Claim, Commit]:
         """The last commits of these assignments, to be made before they end."""
-        return {
-            claim: self._commit(mark.offset, self._trials.parting(claim, mark))
-            for claim, mark in self._ledger.marks(claims).items()
-        }
+        return self._all(self._ledger.marks(claims), self._trials.parting)
 
     def accepted(self, accepted: Mapping[Claim, Commit]) -> None:
         for claim, commit in accepted.items():
@@ -60,5 +55,9 @@ class Commits:
         """Once the trials finish: whether the broker acknowledged all there is to say."""
         return self._ledger.settled() and self._trials.settled()
 
-    def _commit(self, offset: int, progress: Progress) -> Commit:
-        return Commit(offset, encode(progress, offset, self._max_chars))
+    def _all(self, marks: Mapping[Claim, Mark], told: Callable[[Claim, Mark], Progress]) -> Mapping[Claim, Commit]:
+        commits = {}
+        for claim, mark in marks.items():
+            with suppress(KeyError):  # it ended while we asked, where that happens on another thread
+                commits[claim] = Commit(mark.offset, encode(told(claim, mark), mark.offset, self._max_chars))
+        return commits

@@ -141,7 +141,23 @@ class TopicsSettings(Part):
 class DeliverySettings(Part):
     """What is promised, and when offsets are committed."""
 
-    mode: Annotated[Literal["at-least-once"], Field(description="The delivery mode.")] = "at-least-once"
+    mode: Annotated[
+        Literal["at-least-once", "exactly-once"],
+        Field(
+            description="The delivery mode. With exactly-once, replies and offsets go in transactions, and readers of "
+            "the replies need isolation.level=read_committed."
+        ),
+    ] = "at-least-once"
+    transactional_id: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=249,
+            description="With exactly-once: a name that no other worker has and that a restart keeps, as a "
+            "StatefulSet's pod name. The restarted worker then ends at once what it left open; without one, readers "
+            "wait for transaction.timeout.ms. By default <group.id>-<random>, anew in every process.",
+        ),
+    ] = None
     start: Annotated[
         Literal["earliest", "latest", "fail"],
         Field(
@@ -433,6 +449,12 @@ class WorkerSettings(Layered):
             raise ValueError(
                 f"limits.max_in_flight={rows} is less than batching.max_batch_size={self.batching.max_batch_size}: "
                 "no full batch could ever form"
+            )
+        level = self.kafka.get("isolation.level", "read_committed")
+        if self.delivery.mode == "exactly-once" and level != "read_committed":
+            raise ValueError(
+                f"kafka.isolation.level={level!r}: with delivery exactly-once it is 'read_committed'; requests of "
+                "aborted transactions were never sent, and an offset that is not committed yet is no place to begin"
             )
         return self
 

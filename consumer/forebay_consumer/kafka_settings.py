@@ -39,6 +39,7 @@ _PRODUCER_ONLY: Final = (
     "retries",
     "sticky.partitioning.linger.ms",
     "topic.metadata.propagation.max.ms",
+    "transaction",
 )
 _PRODUCER: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -53,6 +54,17 @@ _PRODUCER: Final[Mapping[str, Any]] = MappingProxyType(
         "client.id": "forebay-consumer",
     }
 )
+# Beside those: what is late is bounded by the transaction's own timeout.
+_TRANSACTIONAL: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        # A worker that died or hangs holds up readers of committed replies, and its partitions' next owner, so long.
+        "transaction.timeout.ms": 15_000,
+        # With the 100 ms of the client, a transaction waits so long for the end of the one before [measured].
+        "retry.backoff.ms": 2,
+        # Who succeeded is known by the commit.
+        "delivery.report.only.error": True,
+    }
+)
 
 
 def consumer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +74,13 @@ def consumer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
 def producer_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
     given = with_credentials(kafka)
     return {**_PRODUCER, **{key: value for key, value in given.items() if not key.startswith(_CONSUMER_ONLY)}}
+
+
+def transactional_settings(kafka: Mapping[str, Any], transactional_id: str) -> dict[str, Any]:
+    settings = {**_TRANSACTIONAL, **producer_settings(kafka), "transactional.id": transactional_id}
+    if "delivery.timeout.ms" not in kafka and "message.timeout.ms" not in kafka:
+        del settings["delivery.timeout.ms"]  # the client then takes the transaction's
+    return settings
 
 
 def make_client(kind: Any, settings: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from forebay_consumer.progress import Range
 from forebay_consumer.record import Claim, Record
 
 MAX_RANGES: Final = 1000  # more would not fit beside an offset
+_ALL: Final = 2**63
 
 
 class Mark(NamedTuple):
@@ -25,27 +26,41 @@ class Mark(NamedTuple):
 
 
 class _Partition:
-    """One assignment. `open` holds what the watermark has not passed; `uncovered` what no accepted commit covers."""
+    """One assignment. `open` holds what is not settled; `uncovered` what no accepted commit covers."""
 
-    __slots__ = ("accepted", "answered", "asked", "done", "in_flight", "open", "position", "uncovered")
+    __slots__ = (
+        "accepted",
+        "answered",
+        "asked",
+        "done",
+        "earlier",
+        "in_flight",
+        "news",
+        "open",
+        "position",
+        "uncovered",
+    )
 
     def __init__(self, start: int, answered: Collection[Range]) -> None:
-        self.answered = deque(answered)  # by an earlier owner, from `start` on; emptied as the position passes them
+        self.earlier = tuple(answered)  # by an earlier owner, from `start` on
+        self.answered = deque(answered)  # the same, emptied as the position passes them
         self.position = start  # next offset to commit once `open` is empty
         self.asked = start  # last offset given out for a commit
         self.accepted = start  # last offset that the broker acknowledged
         self.open: deque[int] = deque()
         self.uncovered: deque[int] = deque()
         self.done: set[int] = set()
+        self.news = False  # something is done beyond the watermark that was not given out yet
         self.in_flight = 0
 
     @property
     def watermark(self) -> int:
-        return self.open[0] if self.open else self.position
+        return next((offset for offset in self.open if offset not in self.done), self.position)
 
-    @property
-    def mark(self) -> Mark:
-        return Mark(self.watermark, tuple(islice(self._ranges(), MAX_RANGES)))
+    def mark(self, transactional: bool) -> Mark:
+        watermark = self.watermark
+        ranges = self._earlier(watermark) if transactional else self._ranges()
+        return Mark(watermark, tuple(islice(ranges, MAX_RANGES)))
 
     def was_answered(self, offset: int) -> bool:
         while self.answered and self.answered[0].past <= offset:
@@ -68,15 +83,26 @@ class _Partition:
             if past > self.position:
                 yield Range(max(first, self.position), past)
 
-    def settle(self) -> None:
-        while self.open and self.open[0] in self.done:
+    def _earlier(self, watermark: int) -> Iterator[Range]:
+        """What an earlier owner answered beyond the watermark: our own results there are not published yet."""
+        return (Range(max(first, watermark), past) for first, past in self.earlier if past > watermark)
+
+    def settle(self, past: int = _ALL) -> None:
+        """Forget what is done from the beginning on, below `past`."""
+        while self.open and self.open[0] < past and self.open[0] in self.done:
             self.done.remove(self.open.popleft())
 
 
 class Ledger:
-    """Thread-safe. The intake thread opens, takes and commits; the replies thread marks records done."""
+    """Thread-safe. The intake thread opens and takes, the replies thread marks records done; either commits.
 
-    def __init__(self) -> None:
+    Args:
+        transactional: a record is done when its answer is at hand, since answers and offset become visible in one
+            step; then what lies below a mark is what the next transaction carries, and ranges beyond it are not said.
+    """
+
+    def __init__(self, transactional: bool = False) -> None:
+        self._transactional = transactional
         self._changed = Condition()
         self._partitions: dict[Claim, _Partition] = {}
         self._revoking: frozenset[Claim] = frozenset()
@@ -121,7 +147,8 @@ class Ledger:
                 self._uncovered += 1
                 if partition.answered and partition.was_answered(record.offset):
                     partition.done.add(record.offset)
-                    partition.settle()
+                    if not self._transactional:
+                        partition.settle()
                 else:
                     partition.in_flight += 1
                     unanswered.append(record)
@@ -147,11 +174,27 @@ class Ledger:
                 partition.in_flight -= 1
                 touched.add(record.claim)
             for claim in touched:
-                self._partitions[claim].settle()
+                partition = self._partitions[claim]
+                partition.settle()
+                partition.news = bool(partition.done)
             self._changed.notify_all()
 
+    def ready(self, records: Iterable[Record]) -> None:
+        """Mark records done whose answers wait for the next transaction; they stay in flight."""
+        with self._changed:
+            for record in records:
+                if (partition := self._partitions.get(record.claim)) is not None:
+                    partition.done.add(record.offset)
+
+    def withdraw(self, records: Iterable[Record]) -> None:
+        """Take `ready` back: these answers are not to be in the next transaction, nor what comes after them."""
+        with self._changed:
+            for record in records:
+                if (partition := self._partitions.get(record.claim)) is not None:
+                    partition.done.discard(record.offset)
+
     def drop(self, records: Iterable[Record]) -> None:
-        """Give records up unanswered: they are no longer in flight, and the watermark never passes them."""
+        """Count records out: given up unanswered, or confirmed by a transaction."""
         with self._changed:
             for record in records:
                 partition = self._partitions.get(record.claim)
@@ -160,9 +203,13 @@ class Ledger:
             self._changed.notify_all()
 
     def moved(self) -> list[Claim]:
-        """Assignments whose watermark moved since it was last given out."""
+        """Assignments whose mark moved since it was last given out."""
         with self._changed:
-            return [claim for claim, partition in self._partitions.items() if partition.watermark > partition.asked]
+            return [
+                claim
+                for claim, partition in self._partitions.items()
+                if partition.watermark > partition.asked or partition.news
+            ]
 
     def marks(self, claims: Iterable[Claim]) -> Mapping[Claim, Mark]:
         """Give out what may be committed now of these assignments, whether or not it moved."""
@@ -171,8 +218,9 @@ class Ledger:
             for claim in claims:
                 partition = self._partitions.get(claim)
                 if partition is not None:
-                    marks[claim] = partition.mark
-                    partition.asked = partition.watermark
+                    marks[claim] = mark = partition.mark(self._transactional)
+                    partition.asked = mark.offset
+                    partition.news = False
             return marks
 
     def accepted(self, claim: Claim, offset: int) -> None:
@@ -182,6 +230,7 @@ class Ledger:
             if partition is None or offset <= partition.accepted:
                 return
             partition.accepted = offset
+            partition.settle(offset)
             while partition.uncovered and partition.uncovered[0] < offset:
                 partition.uncovered.popleft()
                 self._uncovered -= 1
@@ -193,6 +242,7 @@ class Ledger:
             partition = self._partitions.get(claim)
             if partition is not None:
                 partition.asked = partition.accepted
+                partition.news = bool(partition.done) and not self._transactional
 
     def revoking(self, claims: Collection[Claim]) -> None:
         """From now on nothing of these assignments is started; what is in flight may still be answered."""

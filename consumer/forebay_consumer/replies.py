@@ -28,8 +28,8 @@ IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
 ALONE_TIMEOUT_S: Final = 10.0
 
-_SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
-_REFUSED: Final[Mapping[int, str]] = {
+SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
+REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Write on it to this principal",
     # Write on any topic lets an idempotent producer in; the right of that name was for brokers before 2.8.
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant Write on the reply topics to this principal",
@@ -168,7 +168,7 @@ class Replies:
         try:
             self._producer.poll(timeout_s)
         except KafkaException as raised:  # what ends the producer comes this way, whatever callbacks there are
-            raise _ended(raised.args[0]) from raised
+            raise ended(raised.args[0]) from raised
         if self._failed:
             failed, self._failed = self._failed, []
             for message, error in failed:
@@ -205,10 +205,10 @@ class Replies:
     def _judge(self, message: Message, error: Any) -> None:
         code = error.code()
         if error.fatal():
-            raise _ended(error)
-        if code in _REFUSED:
-            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {_REFUSED[code]}")
-        if code in _SIZE:
+            raise ended(error)
+        if code in REMEDIES:
+            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
+        if code in SIZE:
             self._too_large(message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
             message.partition = -1  # the reply still reaches its topic
@@ -231,6 +231,7 @@ class Replies:
                 self._produce(other)
 
 
-def _ended(error: Any) -> FatalError:
-    remedy = _REFUSED.get(error.code(), "restart the worker")
+def ended(error: Any) -> FatalError:
+    """What ends the producer, in words that say what to do."""
+    remedy = REMEDIES.get(error.code(), "restart the worker")
     return FatalError(f"Kafka: the producer cannot go on: {error.str()}; {remedy}")

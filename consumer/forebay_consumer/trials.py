@@ -71,7 +71,7 @@ class _Partition:
 
 
 class Trials:
-    """Thread-safe: `ended` is called from other threads, all else on the intake's.
+    """Thread-safe: `ended` and what concerns commits may be called from other threads, all else on the intake's.
 
     Args:
         max_lives: lives that one record may end while it runs alone.
@@ -210,7 +210,11 @@ class Trials:
             ]
 
     def progress(self, claim: Claim, mark: Mark) -> Progress:
-        """What a commit of `mark` is to say now; it counts as asked for."""
+        """What a commit of `mark` is to say now; it counts as asked for.
+
+        Raises:
+            KeyError: the assignment has ended; so from `parting`.
+        """
         with self._lock:
             partition = self._partitions[claim]
             partition.asking = True

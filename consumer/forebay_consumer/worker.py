@@ -1,11 +1,12 @@
 """The stages of a worker, joined: poll → preprocess → window → forward → publish → done → commit."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
+from forebay_consumer.books import Books
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.commits import Commits
 from forebay_consumer.errors import DrainTimeout
@@ -22,6 +23,7 @@ from forebay_consumer.progress import Commit, Progress
 from forebay_consumer.record import Claim, Fault, Record
 from forebay_consumer.replies import Replies
 from forebay_consumer.shutdown import Shutdown
+from forebay_consumer.transactions import Transactions
 from forebay_consumer.trials import Trials
 from forebay_schemas import Code, read_request
 
@@ -46,7 +48,7 @@ class Keeper:
         ledger: Ledger,
         trials: Trials,
         commits: Commits,
-        flow: Flow,
+        books: Books,
         feed: Feed,
         metrics: Metrics,
         failure: Failure,
@@ -55,7 +57,7 @@ class Keeper:
         self._ledger = ledger
         self._trials = trials
         self._commits = commits
-        self._flow = flow
+        self._books = books
         self._feed = feed
         self._metrics = metrics
         self._failure = failure
@@ -74,54 +76,31 @@ class Keeper:
 
     def revoked(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
         self._ledger.revoking(claims)
-        self.give_up([item.record for item in self._feed.drop()], "revoked")
+        self._books.give_up([item.record for item in self._feed.drop()], "revoked")
         parting: Mapping[Claim, Commit] = {}
         if not self._failure.happened:  # else nothing more is said: what is inside may be what ends us
             # What is held was not let in, so nobody waits for it.
             self._ledger.wait_answered(claims, self._drain_s, held=self._trials.held(claims))
-            parting = self._commits.parting(claims)
+            parting = self.part(claims)
         self._end(claims, "revoked")
         return parting
 
+    def part(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
+        """The last word on these assignments, for the intake to commit."""
+        return self._commits.parting(claims)
+
     def lost(self, claims: Collection[Claim]) -> None:
         self._end(claims, "lost")
-        self.give_up([item.record for item in self._feed.drop()], "lost")
+        self._books.give_up([item.record for item in self._feed.drop()], "lost")
 
     def committed(self, accepted: Mapping[Claim, Commit], refused: Collection[Claim]) -> None:
-        self._commits.accepted(accepted)
-        self._commits.refused(refused)
-        self._metrics.commits.labels("accepted").inc(bool(accepted))
-        self._metrics.commits.labels("refused").inc(bool(refused))
+        self._books.committed(accepted, refused)
 
     def metadata_refused(self) -> None:
-        allowed = self._commits.say_less()
-        self._log.warning(
-            "the broker refuses so long a text beside an offset; raise offset.metadata.max.bytes to 4096",
-            action="metadata_refused",
-            next_characters=allowed,
-        )
-
-    def answered(self, records: Sequence[Record]) -> None:
-        """The broker confirmed the replies to these records."""
-        self._ledger.done(records)
-        self._flow.leave(records)
-        self._trials.ended(records)
-
-    def give_up(self, records: Sequence[Record], reason: str) -> None:
-        """These records, which were let in, end here unanswered; whoever owns their partition next runs them."""
-        if records:
-            self.forget(records, reason)
-            self._trials.ended(records)
-
-    def forget(self, records: Sequence[Record], reason: str) -> None:
-        """The same of records that were polled and not let in."""
-        if records:
-            self._ledger.drop(records)
-            self._flow.leave(records)
-            self._metrics.dropped.labels(reason).inc(len(records))
+        self._books.metadata_refused()
 
     def _end(self, claims: Collection[Claim], kind: str) -> None:
-        self.forget(self._trials.close(claims), kind)
+        self._books.forget(self._trials.close(claims), kind)
         self._ledger.close(claims)
         self._changed(kind, claims)
 
@@ -131,8 +110,28 @@ class Keeper:
         self._log.info("assignment changed", action=kind, partitions=partitions)
 
 
+class TransactionalKeeper(Keeper):
+    """The same where transactions commit: the last word on an assignment goes with its last answers."""
+
+    def __init__(self, transactions: Transactions, *args: Any) -> None:
+        super().__init__(*args)
+        self._transactions = transactions
+
+    def part(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
+        self._transactions.part(claims)
+        return {}
+
+    def _end(self, claims: Collection[Claim], kind: str) -> None:
+        super()._end(claims, kind)
+        self._books.forget(self._transactions.forget(claims), kind)
+
+
 class Worker:
-    """Runs until it is asked to stop and has answered what it holds, or until something fatal happens."""
+    """Runs until it is asked to stop and has answered what it holds, or until something fatal happens.
+
+    Args:
+        commit: called every turn with the monotonic time; sees to it that what is due is committed.
+    """
 
     def __init__(
         self,
@@ -140,11 +139,12 @@ class Worker:
         preprocess: Preprocess,
         feed: Feed,
         instances: Instances,
-        replies: Replies,
+        replies: Replies | Transactions,
         ledger: Ledger,
         trials: Trials,
         commits: Commits,
-        keeper: Keeper,
+        commit: Callable[[float], None],
+        books: Books,
         flow: Flow,
         health: Health,
         server: HealthServer,
@@ -163,7 +163,8 @@ class Worker:
         self._ledger = ledger
         self._trials = trials
         self._commits = commits
-        self._keeper = keeper
+        self._commit = commit
+        self._books = books
         self._flow = flow
         self._health = health
         self._server = server
@@ -243,7 +244,7 @@ class Worker:
             self._look_at = now + LOOK_EVERY_S
             for claim, position in self._intake.positions().items():
                 self._ledger.advance(claim, position)
-        self._intake.commit(self._commits.due(now))
+        self._commit(now)
         if looks:
             self._show()
 
@@ -263,7 +264,7 @@ class Worker:
         self._health.draining = True
         self._log.info("draining", action="draining", rows=self._flow.rows)
         self._feed.drain()
-        self._keeper.forget(self._trials.finish(), "shutdown")
+        self._books.forget(self._trials.finish(), "shutdown")
         while self._flow.rows or not self._commits.settled():
             if not self._shutdown.left_s:
                 raise DrainTimeout(f"{self._flow.rows} rows were not answered in time; raise limits.shutdown_ms")

@@ -19,6 +19,7 @@ from support.secure_broker import (
     PASSWORD,
     READ,
     TOPIC,
+    TRANSACTIONAL_ID,
     WRITE,
     Grant,
     SecureBroker,
@@ -175,6 +176,36 @@ def test_a_right_that_is_taken_away_later_ends_the_worker(site: Site, tmp_path: 
         assert worker.process.wait(60) == 1
     assert "grant " in worker.lines("worker_failed")[0]["error"]
     assert site.pipeline.committed()[1] <= 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "remedy"),
+    [
+        pytest.param(None, "", id="all there"),
+        pytest.param("transactional id", "grant Write on the transactional id", id="no Write on the transactional id"),
+        pytest.param("requests", "grant Read on the request topics", id="no Read on the requests"),
+        pytest.param("group", "grant Read on the group", id="no Read on the group"),
+        pytest.param("replies", "grant Write on it", id="no Write on the replies"),
+        pytest.param("dead letters", "grant Write on it", id="no Write on the dead letters"),
+    ],
+)
+def test_row_23_exactly_once_needs_one_right_more(site: Site, tmp_path: Path, missing: str | None, remedy: str) -> None:
+    own = f"{site.pipeline.group}-0"
+    grants = {**site.workers_grants, "transactional id": (TRANSACTIONAL_ID, own, WRITE)}
+    if missing is not None:
+        grants.pop(missing)
+    site.secure.grant(site.worker, list(grants.values()))
+    site.ask_for_a_result_and_an_error()
+    settings = site.settings(delivery={"mode": "exactly-once", "transactional_id": own})
+    with WorkerProcess(tmp_path, settings) as worker:
+        if missing is None:
+            site.pipeline.reader().wait_for(2)
+            assert worker.stop() == 0
+            assert refusals(worker.lines()) == []
+        else:
+            assert worker.process.wait(60) == 1
+            assert remedy in worker.lines("worker_failed")[0]["error"]
+            assert site.committed_nothing()
 
 
 # ---- who it is

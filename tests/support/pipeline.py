@@ -142,6 +142,14 @@ class Reader:
         self._consumer: Any = Consumer(
             {**QUIET, "bootstrap.servers": bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
         )
+        self._asker: Any = Consumer(
+            {
+                **QUIET,
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "unused",
+                "isolation.level": "read_uncommitted",
+            }
+        )
         partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
         self._partitions = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions]
         self._consumer.assign(self._partitions)
@@ -153,9 +161,12 @@ class Reader:
         return len(new)
 
     def read_to_end(self) -> dict[int, int]:
-        """Read at least to where the topic ends now; the ends, by partition."""
+        """Read at least to where the topic ends now; the ends, by partition.
+
+        What a transaction wrote that is not over yet counts: the offset may be visible before the reply is.
+        """
         ends = {
-            p.partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, p.partition), timeout=30)[1]
+            p.partition: self._asker.get_watermark_offsets(TopicPartition(self._topic, p.partition), timeout=30)[1]
             for p in self._partitions
         }
         deadline = time.monotonic() + WITHIN_S
@@ -202,4 +213,5 @@ class Reader:
         return found
 
     def close(self) -> None:
+        self._asker.close()
         self._consumer.close()

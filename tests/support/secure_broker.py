@@ -44,6 +44,7 @@ WRITE: Final = AclOperation.WRITE
 DESCRIBE: Final = AclOperation.DESCRIBE
 TOPIC: Final = ResourceType.TOPIC
 GROUP: Final = ResourceType.GROUP
+TRANSACTIONAL_ID: Final = ResourceType.TRANSACTIONAL_ID
 
 
 @dataclass(frozen=True)

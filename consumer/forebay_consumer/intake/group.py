@@ -80,6 +80,7 @@ class GroupIntake:
         start: str,
         listener: Listener,
         max_bytes: int,
+        transactional: bool = False,
         clock: Clock = monotonic,
     ) -> None:
         classic = kafka.get("group.protocol", "classic") == "classic"
@@ -96,6 +97,8 @@ class GroupIntake:
         self._topics = list(topics)
         self._start = start
         self._listener = listener
+        self._transactional = transactional
+        self._group: Any = None
         self._clock = clock
         self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
         self._claims: dict[tuple[str, int], Claim] = {}
@@ -123,6 +126,14 @@ class GroupIntake:
     def max_poll_s(self) -> float:
         return self._patience_s * 4
 
+    @property
+    def group_metadata(self) -> Any:
+        """Who we are in the group, for the producer's transactions; None before it was joined. Any thread may ask.
+
+        Older than the assignment at most, never newer: the broker refuses what an older one sends.
+        """
+        return self._group
+
     def open(self) -> None:
         self._consumer = make_client(
             Consumer, {**self._settings, "error_cb": self._client_error, "on_commit": self._on_commit}
@@ -135,6 +146,7 @@ class GroupIntake:
 
     def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         if not room:
+            self._know_group()  # what makes room may wait for it
             self._wait_paused()
             return []
         if self._paused:
@@ -244,6 +256,7 @@ class GroupIntake:
 
     def _publish_snapshot(self) -> None:
         now = self._clock()
+        self._know_group()
         self._reachable.ask(self._consumer)
         if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
             return
@@ -252,6 +265,10 @@ class GroupIntake:
         ends = self._ends(positions)
         lag = {claim: max(0, end - positions[claim]) for claim, end in ends.items()}
         self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up)
+
+    def _know_group(self) -> None:
+        if self._transactional and self._joined:
+            self._group = self._consumer.consumer_group_metadata()
 
     def _ends(self, claims: Iterable[Claim]) -> dict[Claim, int]:
         """As of the last fetch; asks nobody."""
@@ -320,6 +337,7 @@ class GroupIntake:
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         claims = self._leave(partitions)
+        self._know_group()
         try:
             self.commit(self._listener.revoked(claims))
         finally:
@@ -329,6 +347,7 @@ class GroupIntake:
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         claims = self._leave(partitions)
+        self._group = None
         for claim in claims:
             self._claims.pop((claim.topic, claim.partition), None)
         self._listener.lost(claims)

@@ -513,7 +513,14 @@ def test_a_plain_delivery_above_keeps_what_stands_below(file: Path, monkeypatch:
 
 
 def test_a_plain_delivery_is_checked_as_a_mode(file: Path) -> None:
-    assert "delivery.mode: Input should be 'at-least-once' (given: 'maybe')" in refusal(file, {"delivery": "maybe"})
+    said = refusal(file, {"delivery": "maybe"})
+    assert "delivery.mode: Input should be 'at-least-once' or 'exactly-once' (given: 'maybe')" in said
+
+
+def test_exactly_once_reads_committed_requests_and_offsets_alone(file: Path) -> None:
+    kafka = {"bootstrap.servers": "localhost:9092", "group.id": "g", "isolation.level": "read_uncommitted"}
+    assert "kafka.isolation.level='read_uncommitted'" in refusal(file, {"delivery": "exactly-once", "kafka": kafka})
+    read(file, {"delivery": "at-least-once", "kafka": kafka})
 
 
 # --- topics ---

@@ -217,3 +217,79 @@ def test_a_successor_runs_exactly_what_is_unanswered(delivered: set[int], answer
     second.open(again, mark.offset, mark.done)
     left = second.take([make_record(o, epoch=2) for o in sorted(delivered) if o >= mark.offset])
     assert {record.offset for record in left} == delivered - answered
+
+
+def test_what_is_done_beyond_a_watermark_that_stands_is_told_too() -> None:
+    ledger, records = opened(0, 1, 2)
+    ledger.done([records[1]])
+    assert ledger.marks(ledger.moved()) == {CLAIM: Mark(0, (Range(1, 2),))}
+    assert ledger.moved() == []
+    ledger.refused(CLAIM)
+    assert ledger.moved() == [CLAIM]
+
+
+# ---- answers that wait for a transaction
+
+
+def transactional(*offsets: int, answered: tuple[Range, ...] = ()) -> tuple[Ledger, dict[int, Record]]:
+    ledger = Ledger(transactional=True)
+    ledger.open(CLAIM, 0, answered)
+    return ledger, {record.offset: record for record in ledger.take([make_record(offset) for offset in offsets])}
+
+
+def test_a_transaction_carries_the_answers_up_to_the_first_that_is_not_ready() -> None:
+    ledger, records = transactional(0, 1, 2, 5)
+    ledger.ready([records[0], records[2]])
+    assert ledger.marks(ledger.moved()) == {CLAIM: Mark(1)}, "what is ready beyond is not published, so it is not told"
+    ledger.ready([records[1]])
+    assert ledger.marks(ledger.moved()) == {CLAIM: Mark(5)}
+
+
+def test_ready_answers_stay_in_flight_until_they_are_published() -> None:
+    ledger, records = transactional(0)
+    ledger.ready(records.values())
+    assert not ledger.wait_answered([CLAIM], 0)
+    ledger.accepted(CLAIM, 1)
+    ledger.drop(records.values())
+    assert ledger.wait_answered([CLAIM], 0)
+
+
+def test_a_transaction_that_failed_is_given_out_whole_again() -> None:
+    ledger, records = transactional(0, 1)
+    ledger.ready(records.values())
+    assert asked(ledger) == {CLAIM: 2}
+    ledger.refused(CLAIM)
+    assert asked(ledger) == {CLAIM: 2}
+
+
+def test_an_answer_that_is_withdrawn_holds_back_what_comes_after_it_only() -> None:
+    ledger, records = transactional(0, 1, 2)
+    ledger.ready(records.values())
+    ledger.withdraw([records[1]])
+    assert asked(ledger) == {CLAIM: 1}
+    ledger.accepted(CLAIM, 1)
+    ledger.ready([records[1]])
+    assert asked(ledger) == {CLAIM: 3}
+
+
+def test_what_an_earlier_owner_answered_is_told_until_the_offset_passes_it() -> None:
+    ledger, records = transactional(0, 1, 2, 3, answered=(Range(1, 3),))
+    assert sorted(records) == [0, 3]
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(0, (Range(1, 3),))}
+    ledger.ready([records[0]])
+    assert ledger.marks([CLAIM]) == {CLAIM: Mark(3)}
+
+
+@given(st.sets(st.integers(0, 60)), st.lists(st.integers(0, 60)))
+def test_no_transaction_carries_an_offset_past_what_is_not_ready(delivered: set[int], order: list[int]) -> None:
+    ledger, records = transactional(*sorted(delivered))
+    ready: set[int] = set()
+    for offset in order:
+        if offset in records:
+            ledger.ready([records[offset]])
+            ready.add(offset)
+        for mark in ledger.marks([CLAIM]).values():
+            assert {below for below in delivered if below < mark.offset} <= ready
+            assert mark.done == ()
+            if offset % 3 == 0:
+                ledger.accepted(CLAIM, mark.offset)

@@ -1,0 +1,627 @@
+"""Exactly-once: replies, dead letters and the offset behind what they answer become visible together, or not at all.
+
+The broker keeps one offset per partition, so a transaction may carry only the answers of a partition's records from
+its offset on, without a gap; later answers wait here in memory. One transaction is open at a time, and while the
+thread waits for the broker the instances run their next passes. What a transaction that failed was to carry is still
+here and goes into the next: nothing is read or run again.
+
+All that the worker tells the group's coordinator goes this way, the claims of what is let in too: an ordinary commit
+could overtake a transaction, and set its offset back.
+
+A commit whose fate was unknown for a while is asked for until it is known, and then the producer begins anew with a
+higher epoch: the broker might still hold the first request, and would end the next transaction by it
+(Jepsen, Bufstream 0.1.0).
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import uuid4
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from forebay_consumer.books import Books
+from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.commits import Commits
+from forebay_consumer.errors import FatalError
+from forebay_consumer.failure import Failure
+from forebay_consumer.kafka_settings import consumer_settings, make_client, transactional_settings
+from forebay_consumer.messages import Message, Writer
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.progress import Commit
+from forebay_consumer.reachable import Reachable
+from forebay_consumer.record import Claim, Outcome, Record
+from forebay_consumer.replies import REMEDIES, SIZE, ended
+
+IDLE_WAIT_S: Final = 0.1
+CALL_S: Final = 2.0  # how long one call to the broker blocks before we look around and go on with it
+AGAIN_AFTER_S: Final = 0.05  # a transaction, at first
+AGAIN_AT_MOST_S: Final = 1.0
+MESSAGE_AGAIN_AFTER_S: Final = 0.5
+PROD_EVERY_S: Final = 0.5
+HUNG_AFTER_S: Final = 8.0  # a call took up to 4 s before it saw that its 2 s were over [measured]
+MOST_RENEWALS: Final = 5  # of the producer, without a transaction committed between
+ALONE_TIMEOUT_S: Final = 10.0
+
+_PURGED: Final = frozenset([KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT])
+_NOT_ALLOWED: Final = frozenset([KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED])
+_FENCED: Final = frozenset([KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED])
+
+
+class _Answer:
+    """The messages of one record, which a transaction is to carry."""
+
+    __slots__ = ("messages", "record")
+
+    def __init__(self, record: Record, messages: list[Message]) -> None:
+        self.record = record
+        self.messages = messages
+
+
+class _Parting:
+    """The last transaction of some assignments, which the intake waits for."""
+
+    def __init__(self, claims: Collection[Claim]) -> None:
+        self.claims = frozenset(claims)
+        self.over = threading.Event()
+
+
+class _Aborted(Exception):
+    """The transaction had no effect; what is to be done about it is done."""
+
+
+class _Unknown(Exception):
+    """The producer ended while the broker was asked to commit: it may have, or not."""
+
+
+class _Hung(Exception):
+    """A call to the client does not come back; another takes the place of its producer."""
+
+
+class _Line:
+    """A thread for calls that may never come back; then it is left behind."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[BaseException | None]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name="transaction", daemon=True).start()
+
+    def call(self, work: Callable[[], Any]) -> "SimpleQueue[BaseException | None]":
+        """Gets what `work` raises, or None, once it is over."""
+        answer: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._calls.put((work, answer))
+        return answer
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (order := self._calls.get()) is not None:
+            work, answer = order
+            try:
+                work()
+            except BaseException as error:
+                answer.put(error)
+            else:
+                answer.put(None)
+
+
+class Transactions:
+    """The stage and its thread, the only one to touch the producer. A context manager.
+
+    Args:
+        transactional_id: no other process may use it at the same time; None makes one that is ours alone.
+        part_within_s: how long `part` tries again what the broker refuses.
+        owns: whether results of an assignment may still be published; late ones are dropped.
+        withdraw: told of answers that must wait, though they were `ready`.
+        group: who we are in the group, as of the intake's last poll; None before it has joined.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        transactional_id: str | None,
+        writer: Writer,
+        commits: Commits,
+        books: Books,
+        owns: Callable[[Claim], bool],
+        withdraw: Callable[[Sequence[Record]], None],
+        group: Callable[[], Any],
+        metrics: Metrics,
+        failure: Failure,
+        part_within_s: float,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._alone = transactional_id is None
+        self._id = transactional_id or f"{kafka['group.id']}-{uuid4().hex}"
+        self._settings = transactional_settings(kafka, self._id)
+        self._asking = {**consumer_settings(kafka), "enable.auto.commit": False, "isolation.level": "read_committed"}
+        self._part_within_s = part_within_s
+        self._writer = writer
+        self._commits = commits
+        self._books = books
+        self._owns = owns
+        self._withdraw = withdraw
+        self._group = group
+        self._metrics = metrics
+        self._failure = failure
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._orders: SimpleQueue[Sequence[Outcome] | _Parting | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._held: dict[Claim, dict[int, _Answer]] = {}  # under the lock, with what the ledger owns
+        self._parting: frozenset[Claim] = frozenset()  # under the lock: nothing more is said of these
+        self._later: list[tuple[float, Record]] = []  # answers that are not ready again before that moment
+        self._failed: list[tuple[Message, Any]] = []  # filled by delivery reports
+        self._not_before_s = 0.0
+        self._pause_s = AGAIN_AFTER_S
+        self._stopping = False
+        self._renewals = 0  # since a transaction was committed
+        self._ended = False  # the producer cannot go on
+        self._doubtful = False  # the fate of a request to the broker was unknown for a while
+        self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
+        self._line = _Line()
+        self._producer: Any = None
+        self._reachable = Reachable(writer.reply_topic, clock)
+
+    @property
+    def reachable(self) -> bool:
+        """The producer's last word was not that all brokers are down."""
+        return self._reachable.up
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        """As `Producer.list_topics`, which may be called from any thread, while this is entered."""
+        return self._producer.list_topics(topic, timeout=timeout)
+
+    def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes over; returns at once."""
+        self._orders.put(outcomes)
+
+    def wake(self) -> None:
+        """There may be something to commit beside outcomes; returns at once."""
+        self._orders.put(())
+
+    def part(self, claims: Collection[Claim]) -> None:
+        """Carry what is ready of these assignments, say that nothing of them is inside, and then nothing more.
+
+        Blocks until no transaction with anything of them is open; at once when something fatal has happened.
+        """
+        parting = _Parting(claims)
+        self._orders.put(parting)
+        while not parting.over.wait(IDLE_WAIT_S) and not self._failure.happened:
+            pass
+
+    def forget(self, claims: Iterable[Claim]) -> list[Record]:
+        """Drop the answers of assignments that the ledger no longer owns; gives back whose they were."""
+        dropped: list[Record] = []
+        with self._lock:
+            for claim in claims:
+                dropped += (answer.record for answer in self._held.pop(claim, {}).values())
+                self._parting -= {claim}
+        return dropped
+
+    def __enter__(self) -> Self:
+        self._producer = self._make()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._orders.put(None)
+        self._thread.join()
+        self._line.end()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        self._init()
+        while not self._stopping:
+            partings = self._take(self._wait_s())
+            self._ready_again()
+            if self._clock() >= self._not_before_s:
+                group = self._group()  # before the assignment is looked at: the broker refuses what is older than it
+                self._carry(self._commits.due(self._clock()), group)
+            for parting in partings:
+                self._part(parting)
+            self._listen()
+            if self._ended:
+                self._begin_anew()
+            self._reachable.ask(self._producer)
+
+    def _wait_s(self) -> float:
+        now = self._clock()
+        moments = [moment for moment, _ in self._later]
+        if self._not_before_s > now:
+            moments.append(self._not_before_s)
+        return max(0.0, min([IDLE_WAIT_S, *(moment - now for moment in moments)]))
+
+    def _take(self, timeout_s: float) -> list[_Parting]:
+        """Take all orders that there are: the next transaction carries what it can of them."""
+        partings = []
+        try:
+            order = self._orders.get(timeout=timeout_s)
+            while True:
+                if order is None:
+                    self._stopping = True
+                elif isinstance(order, _Parting):
+                    partings.append(order)
+                else:
+                    self._hold(order)
+                order = self._orders.get_nowait()
+        except Empty:
+            return partings
+
+    def _hold(self, outcomes: Sequence[Outcome]) -> None:
+        answers = [_Answer(outcome.record, self._writer.messages(outcome)) for outcome in outcomes]
+        ready, late = [], []
+        with self._lock:
+            for answer in answers:
+                claim = answer.record.claim
+                if self._owns(claim):
+                    self._held.setdefault(claim, {})[answer.record.offset] = answer
+                    ready.append(answer.record)
+                else:
+                    late.append(answer.record)
+        self._books.ready(ready)
+        self._books.give_up(late, "late")
+
+    def _ready_again(self) -> None:
+        now = self._clock()
+        if due := [record for moment, record in self._later if moment <= now]:
+            self._later = [(moment, record) for moment, record in self._later if moment > now]
+            self._books.ready_again(due)
+
+    def _part(self, parting: _Parting) -> None:
+        until_s = self._clock() + self._part_within_s
+        while not self._carry(self._commits.parting(parting.claims), self._group()) and self._clock() < until_s:
+            self._failure.wait(self._pause_s)
+            self._failure.check()
+        with self._lock:
+            self._parting |= parting.claims
+        parting.over.set()
+
+    # ---- one transaction
+
+    def _carry(self, commits: Mapping[Claim, Commit], group: Any) -> bool:
+        """Commit these offsets with the answers below them; whether the broker did.
+
+        Args:
+            group: who we were in the group when these assignments were ours.
+        """
+        commits, answers = self._covered(commits)
+        if not commits:
+            return True
+        since_s = self._clock()
+        try:
+            if group is None:
+                raise _Aborted
+            self._transact(commits, answers, group)
+            done = True
+        except _Aborted:
+            done = False
+        except _Unknown:
+            self._begin_anew()  # the broker ends the old transaction first, in one way or the other
+            done = self._happened(commits, answers)
+        if done:
+            self._pause_s, self._renewals = AGAIN_AFTER_S, 0
+            self._books.committed(commits, ())
+            self._published(answers, self._clock() - since_s)
+        else:
+            self._not_before_s = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, AGAIN_AT_MOST_S)
+            self._books.committed({}, list(commits))
+        if self._doubtful:
+            self._begin_anew()
+        return done
+
+    def _covered(self, commits: Mapping[Claim, Commit]) -> tuple[Mapping[Claim, Commit], list[_Answer]]:
+        """Those of the commits that may be made, and the answers that go with them, in order per partition."""
+        with self._lock:
+            # Of an assignment that was lost meanwhile the answers are gone: its offset alone would lose requests.
+            mine = {
+                claim: commit for claim, commit in commits.items() if self._owns(claim) and claim not in self._parting
+            }
+            answers = [
+                held[offset]
+                for claim, commit in mine.items()
+                if (held := self._held.get(claim))
+                for offset in sorted(held)
+                if offset < commit.offset
+            ]
+        return mine, answers
+
+    def _happened(self, commits: Mapping[Claim, Commit], answers: Sequence[_Answer]) -> bool:
+        """Whether the group's offsets are past answers whose transaction was neither confirmed nor refused."""
+        mine = {answer.record.claim for answer in answers if self._owns(answer.record.claim)}
+        places = [TopicPartition(claim.topic, claim.partition) for claim in mine]
+        if not places:
+            return False
+        asker = make_client(Consumer, self._asking)
+        try:
+            found = self._ask(lambda: _committed(asker, places))
+        finally:
+            asker.close()
+        offsets = {(place.topic, place.partition): place.offset for place in found}
+        happened = all(offsets[claim.topic, claim.partition] >= commits[claim].offset for claim in mine)
+        self._log.warning("a transaction's fate was asked for", action="fate_asked", committed=happened)
+        return happened
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return call()
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.fatal() or error.code() in REMEDIES:
+                    raise self._fatal(error) from raised
+                self._failure.wait(AGAIN_AFTER_S)
+                self._failure.check()
+
+    def _published(self, answers: Sequence[_Answer], took_s: float) -> None:
+        with self._lock:  # those of an assignment that was lost meanwhile are counted out already
+            mine = [
+                answer for answer in answers if self._held.get(answer.record.claim, {}).pop(answer.record.offset, 0)
+            ]
+        if not mine:
+            return
+        owed = [answer.messages[0].owed for answer in mine]
+        self._metrics.publish.observe(took_s)
+        self._metrics.answered(Counter(one.code for one in owed))
+        for one in owed:
+            if one.code is not None and self._writer.keeps(one.code):
+                self._metrics.dead_letters.labels(one.code.value).inc()
+        self._books.published([answer.record for answer in mine])
+
+    def _transact(self, commits: Mapping[Claim, Commit], answers: Sequence[_Answer], group: Any) -> None:
+        offsets = [
+            TopicPartition(claim.topic, claim.partition, commit.offset, commit.metadata)
+            for claim, commit in commits.items()
+        ]
+        producer, asked = self._producer, False
+        try:
+            producer.begin_transaction()
+            for answer in answers:
+                self._produce(answer)
+            self._insist(lambda timeout_s: producer.send_offsets_to_transaction(offsets, group, timeout_s))
+            asked = True
+            self._insist(producer.commit_transaction)
+        except KafkaException as raised:
+            self._abort(raised.args[0])
+            if asked and self._ended:
+                raise _Unknown from raised
+            raise _Aborted from raised
+        except _Hung as hung:
+            self._give_producer_up("a call to the client does not come back")
+            raise (_Unknown if asked else _Aborted) from hung
+        except _Aborted:
+            self._abort()
+            raise
+
+    def _produce(self, answer: _Answer) -> None:
+        queue = list(answer.messages)
+        while queue:
+            message = queue.pop(0)
+            try:
+                self._send(message)
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.code() in SIZE:  # larger than the client takes: nothing was queued
+                    queue = self._replace(answer, message)
+                elif error.code() == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
+                    message.partition = -1  # the reply still reaches its topic
+                    queue.insert(0, message)
+                elif error.fatal() or error.txn_requires_abort():
+                    raise
+                elif error.code() == KafkaError._STATE:  # an earlier message failed: its report says why
+                    raise _Aborted from raised
+                else:
+                    self._failed.append((message, error))
+                    raise _Aborted from raised
+
+    def _send(self, message: Message) -> None:
+        def report(error: Any, _: Any) -> None:  # runs inside the client's calls, so it only takes note
+            if error is not None:
+                self._failed.append((message, error))
+
+        if message.alone:
+            self._producer.flush(ALONE_TIMEOUT_S)
+        while True:
+            try:
+                self._producer.produce(
+                    message.topic,
+                    value=message.value,
+                    key=message.key,
+                    headers=message.headers,
+                    partition=message.partition,
+                    on_delivery=report,
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+                self._failure.check()
+            else:
+                break
+        if message.alone:
+            self._producer.flush(ALONE_TIMEOUT_S)
+
+    def _insist(self, call: Callable[[float], Any]) -> None:
+        """Call again while the client says that only time is wanting: it goes on where it was.
+
+        Raises:
+            KafkaException: anything else, which ends the transaction or the producer.
+            _Hung: the producer is not to be used any more.
+        """
+        while True:
+            try:
+                self._returned(self._line.call(lambda: call(CALL_S)))
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.fatal() or error.txn_requires_abort() or not error.retriable():
+                    raise
+                self._doubtful = True
+                self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
+                self._failure.check()
+            else:
+                return
+
+    def _returned(self, answer: "SimpleQueue[BaseException | None]") -> None:
+        """Wait for a call to return; meanwhile ask for metadata.
+
+        The client's `send_offsets_to_transaction` ignores its timeout, and may wait for ever for a change of some
+        connection after a broker's restart [librdkafka #5456, #5511]; another request may open that one.
+        """
+        hung_s = self._clock() + HUNG_AFTER_S
+        while True:
+            try:
+                error = answer.get(timeout=PROD_EVERY_S)
+            except Empty:
+                self._failure.check()
+                if self._clock() > hung_s:
+                    raise _Hung from None
+                try:
+                    self._producer.list_topics(self._writer.reply_topic, timeout=PROD_EVERY_S)
+                except KafkaException:
+                    self._reachable.down()
+                else:
+                    self._reachable.up = True
+            else:
+                if error is not None:
+                    raise error
+                return
+
+    def _abort(self, error: Any = None) -> None:
+        """End the open transaction without effect, or find that the producer has ended.
+
+        Args:
+            error: why; None when the reason is known.
+        """
+        try:
+            if error is not None:
+                if error.fatal() or not error.txn_requires_abort():
+                    raise KafkaException(error)
+                self._log.warning("transaction aborted", action="aborted", code=error.name(), error=error.str())
+            self._insist(self._producer.abort_transaction)
+        except KafkaException as raised:
+            self._check_ended(raised)
+        except _Hung:
+            self._give_producer_up("a call to the client does not come back")
+        else:
+            self._listen()
+        if error is not None and error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+            self._books.metadata_refused()
+
+    def _check_ended(self, raised: KafkaException) -> None:
+        """A producer that cannot go on is followed by another, where that helps.
+
+        The coordinator ends a transaction that takes longer than its timeout, and its producer with it.
+        """
+        error = raised.args[0]
+        shared = error.code() in _FENCED and not self._alone
+        if shared or error.code() in (*REMEDIES, *_NOT_ALLOWED) or self._renewals >= MOST_RENEWALS:
+            raise self._fatal(error) from raised
+        self._give_producer_up(error.str())
+
+    def _give_producer_up(self, why: str) -> None:
+        self._log.warning("producer ended", action="producer_ended", error=why)
+        self._renewals += 1
+        self._doubtful = self._ended = True
+        self._failed.clear()
+
+    def _begin_anew(self) -> None:
+        self._log.warning("producer begins anew", action="producer_renewed")
+        self._line.end()
+        self._line, self._producer = _Line(), self._make()
+        self._init()
+
+    def _init(self) -> None:
+        """Get an epoch; ends what an earlier producer of our id left open."""
+        while True:
+            try:
+                self._insist(self._producer.init_transactions)
+            except KafkaException as raised:
+                raise self._fatal(raised.args[0]) from raised
+            except _Hung:
+                self._line, self._producer = _Line(), self._make()
+            else:
+                break
+        self._doubtful = self._ended = False
+
+    # ---- what the broker refused
+
+    def _listen(self) -> None:
+        try:
+            self._producer.poll(0)
+        except KafkaException as raised:
+            self._check_ended(raised)
+        failed, self._failed = self._failed, []
+        for message, error in failed:
+            if error.code() not in _PURGED:  # by the abort, for another's sake
+                self._judge(message, error)
+
+    def _judge(self, message: Message, error: Any) -> None:
+        code = error.code()
+        if code in REMEDIES:
+            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
+        if code in SIZE:
+            self._too_large(message)
+        elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
+            message.partition = -1
+        else:
+            # Its topic is away, or its broker: what others wait for should not wait for it.
+            self._log.warning("reply not delivered", action="delivery_failed", topic=message.topic, code=error.name())
+            record = message.owed.record
+            self._withdraw([record])
+            self._later.append((self._clock() + MESSAGE_AGAIN_AFTER_S, record))
+
+    def _too_large(self, message: Message) -> None:
+        """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
+        if not message.alone:
+            message.alone = True
+            return
+        record = message.owed.record
+        with self._lock:
+            answer = self._held.get(record.claim, {}).get(record.offset)
+        if answer is not None and message in answer.messages:
+            self._replace(answer, message)
+
+    def _replace(self, answer: _Answer, message: Message) -> list[Message]:
+        """Put what is sent for a message too large into its place; gives what is new."""
+        instead = self._writer.instead(message)
+        answer.messages[:] = [
+            *(other for other in answer.messages if other is not message and message.letter),
+            *instead,
+        ]
+        return instead
+
+    def _client_error(self, error: Any) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._reachable.down()
+
+    def _make(self) -> Any:
+        return make_client(Producer, {**self._settings, "error_cb": self._client_error})
+
+    def _fatal(self, error: Any) -> FatalError:
+        if error.code() in _FENCED:
+            return FatalError(
+                f"Kafka: {error.str()}; either another process uses the transactional id {self._id!r}: give every "
+                "worker its own delivery.transactional_id, or none; or the broker was away for longer than "
+                "transaction.timeout.ms: a restart goes on from what it committed"
+            )
+        if error.code() in _NOT_ALLOWED:
+            return FatalError(
+                f"Kafka: {error.str()}; grant Write on the transactional id {self._id!r}, or on its prefix, to this "
+                "principal"
+            )
+        return ended(error)
+
+
+def _committed(asker: Any, places: list[TopicPartition]) -> list[TopicPartition]:
+    """Raises KafkaException where some cannot be told yet: a transaction may be ending."""
+    found: list[TopicPartition] = asker.committed(places, timeout=CALL_S)
+    for place in found:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return found

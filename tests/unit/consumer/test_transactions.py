@@ -1,0 +1,85 @@
+"""What a transaction is to carry, decided before any broker is asked."""
+
+from typing import Any
+
+from forebay_consumer.books import Books
+from forebay_consumer.commits import Commits
+from forebay_consumer.failure import Failure
+from forebay_consumer.flow import Flow
+from forebay_consumer.ledger import Ledger
+from forebay_consumer.messages import Writer
+from forebay_consumer.metrics import Metrics
+from forebay_consumer.progress import Progress
+from forebay_consumer.record import Claim, Record, Success
+from forebay_consumer.routes import Routes
+from forebay_consumer.transactions import Transactions
+from forebay_consumer.trials import Trials
+from forebay_schemas import Model, read_request
+from support.consumer import make_record
+
+CLAIM = Claim("requests", 0, 1)
+
+
+class Held:
+    """A stage that is not started, with records taken and answers held."""
+
+    def __init__(self, *offsets: int) -> None:
+        metrics, failure = Metrics(), Failure()
+        self.ledger, self.trials = Ledger(transactional=True), Trials(2, ahead=100)
+        self.commits = Commits(self.ledger, self.trials, 0.0)
+        self.ledger.open(CLAIM, 0)
+        self.trials.open(CLAIM, 0, Progress(), 0)
+        self.records = self.ledger.take([make_record(offset) for offset in offsets])
+        self.stage: Any = Transactions(
+            {"bootstrap.servers": "nowhere:9092", "group.id": "group"},
+            None,
+            Writer(Routes(["replies"]), None, Model("m"), {}),
+            self.commits,
+            Books(self.ledger, self.trials, self.commits, Flow(100, 1000), metrics),
+            owns=self.ledger.owns,
+            withdraw=self.ledger.withdraw,
+            group=lambda: None,
+            metrics=metrics,
+            failure=failure,
+            part_within_s=1.0,
+        )
+
+    def answer(self, *records: Record) -> None:
+        self.stage._hold([Success(record, read_request(record)[0], ["out"], {}) for record in records])
+
+    def next(self) -> tuple[dict[Claim, int], list[int]]:
+        """The offsets of the next transaction, and those of the answers in it."""
+        commits, answers = self.stage._covered(self.commits.due(0.0))
+        return {claim: commit.offset for claim, commit in commits.items()}, [one.record.offset for one in answers]
+
+
+def test_answers_go_in_order_up_to_the_first_that_is_missing() -> None:
+    held = Held(0, 1, 2, 3)
+    first, second, third, fourth = held.records
+    held.answer(fourth, second, first)
+    assert held.next() == ({CLAIM: 2}, [0, 1])
+    held.answer(third)
+    assert held.next() == ({CLAIM: 4}, [0, 1, 2, 3])
+
+
+def test_without_its_answers_an_offset_is_not_committed() -> None:
+    held = Held(0, 1)
+    held.answer(*held.records)
+    commits = held.commits.due(0.0)
+    held.ledger.close([CLAIM])  # lost, by the intake, after the offset was asked for
+    assert held.stage.forget([CLAIM]) == held.records
+    assert held.stage._covered(commits) == ({}, [])
+
+
+def test_after_the_last_word_on_an_assignment_nothing_more_is_said_of_it() -> None:
+    held = Held(0)
+    held.stage._parting = frozenset([CLAIM])
+    held.answer(*held.records)
+    assert held.next() == ({}, [])
+
+
+def test_a_late_answer_is_counted_out() -> None:
+    held = Held(0)
+    held.ledger.close([CLAIM])
+    held.answer(*held.records)
+    assert held.stage._held == {}
