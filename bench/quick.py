@@ -1,7 +1,8 @@
 """`make bench-quick`: the worker against bare loops, in one run of a few minutes.
 
 Texts    MiniLM on texts of mixed length: CPU per request and throughput of the worker over Kafka, against loops in
-         one process that have all texts in hand: one at a time, 32 in order of arrival, sorted with a token budget.
+         one process that have all texts in hand: one at a time, 32 in order of arrival, sorted with a token budget;
+         and the worker once more with delivery exactly-once.
 Messages a model that costs next to nothing: the worker against a bare confluent-kafka loop that reads and writes the
          same headers and reply bytes, with delivery callbacks.
 Idle     one request in flight: the worker's latency against the bare forward pass.
@@ -42,6 +43,7 @@ BUDGET: Final = 1024
 WITHIN_S: Final = 240.0
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
+DELIVERIES: Final = ("at-least-once", "exactly-once")
 Row = dict[str, Any]
 
 
@@ -54,9 +56,11 @@ def main() -> None:
         for repeat in range(REPEATS):  # interleaved, so that a busy neighbour hits all alike
             console.print(f"run {repeat + 1} of {REPEATS} ...")
             rows += child("limit")
-            rows += worker_texts(broker, Path(folder), repeat)
+            for delivery in DELIVERIES:
+                rows += worker_texts(broker, Path(folder), repeat, delivery)
             rows += child("bare", broker.bootstrap_servers, f"bare-{repeat}")
-            rows += worker_messages(broker, Path(folder), repeat)
+            for delivery in DELIVERIES:
+                rows += worker_messages(broker, Path(folder), repeat, delivery)
             rows += worker_idle(broker, Path(folder), repeat)
     show(console, rows)
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -242,14 +246,21 @@ def wait(holds: Callable[[], bool], what: str) -> None:
 
 
 def drained(broker: Broker, process: psutil.Process, name: str, topic: str, values: Sequence[bytes | str]) -> Row:
-    """Fill the topic while the worker is stopped, let it go, and measure until the last reply is in the log."""
+    """Fill the topic while the worker is stopped, let it go, and measure until the last reply can be read."""
     process.suspend()
     fill(broker.bootstrap_servers, topic, values)
-    end: Any = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "end"})
-    partition = TopicPartition(f"{topic}-replies", 0)
+    end: Any = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "end"})  # reads what is committed
+    end.assign([TopicPartition(f"{topic}-replies", 0, 0)])
+    seen = 0
+
+    def all_seen() -> bool:
+        nonlocal seen
+        seen += sum(message.error() is None for message in end.consume(10_000, 0.02))
+        return seen >= len(values)
+
     before, started = process.cpu_times(), time.perf_counter()
     process.resume()
-    wait(lambda: end.get_watermark_offsets(partition, timeout=10)[1] >= len(values), f"all replies of {name}")
+    wait(all_seen, f"all replies of {name}")
     wall, after = time.perf_counter() - started, process.cpu_times()
     end.close()
     cpu = after.user + after.system - before.user - before.system
@@ -265,21 +276,25 @@ def minilm() -> Row:
     }
 
 
-def worker_texts(broker: Broker, folder: Path, repeat: int) -> list[Row]:
-    topic = f"texts-{repeat}"
+def named(what: str, delivery: str) -> str:
+    return f"{what}: Forebay over Kafka" + ("" if delivery == DELIVERIES[0] else f", {delivery}")
+
+
+def worker_texts(broker: Broker, folder: Path, repeat: int, delivery: str) -> list[Row]:
+    topic = f"texts-{delivery}-{repeat}"
     create_topics(broker.bootstrap_servers, {topic: 1, f"{topic}-replies": 1})
     batching = {"max_batch_size": 64, "max_batch_cost": BUDGET, "lookahead": 8}
-    with worker(broker, folder, topic, minilm(), batching=batching) as process:
-        return [drained(broker, process, "texts: Forebay over Kafka", topic, texts(TEXTS))]
+    with worker(broker, folder, topic, minilm(), batching=batching, delivery=delivery) as process:
+        return [drained(broker, process, named("texts", delivery), topic, texts(TEXTS))]
 
 
-def worker_messages(broker: Broker, folder: Path, repeat: int) -> list[Row]:
-    topic = f"messages-{repeat}"
+def worker_messages(broker: Broker, folder: Path, repeat: int, delivery: str) -> list[Row]:
+    topic = f"messages-{delivery}-{repeat}"
     create_topics(broker.bootstrap_servers, {topic: 1, f"{topic}-replies": 1})
     model = {"name": "bench", "class": "bench.near_zero:NearZero"}
-    parts = {"batching": {"max_batch_size": 256}, "logging": {"level": "info", "format": "json"}}
+    parts = {"batching": {"max_batch_size": 256}, "logging": {"level": "info", "format": "json"}, "delivery": delivery}
     with worker(broker, folder, topic, model, **parts) as process:
-        return [drained(broker, process, "messages: Forebay over Kafka", topic, small_requests(MESSAGES))]
+        return [drained(broker, process, named("messages", delivery), topic, small_requests(MESSAGES))]
 
 
 def worker_idle(broker: Broker, folder: Path, repeat: int) -> list[Row]:
