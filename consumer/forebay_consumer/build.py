@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import forebay_schemas as schemas
@@ -26,6 +26,7 @@ from forebay_consumer.model import Model
 from forebay_consumer.models.registry import model_class
 from forebay_consumer.pause import Pause
 from forebay_consumer.preprocess import Preprocess, Preprocessor
+from forebay_consumer.record import Claim
 from forebay_consumer.replies import Replies
 from forebay_consumer.retries import Retries
 from forebay_consumer.routes import Routes
@@ -33,7 +34,7 @@ from forebay_consumer.shutdown import Shutdown
 from forebay_consumer.transactions import Transactions
 from forebay_consumer.trials import Trials
 from forebay_consumer.watchdog import Alarm, Watchdog
-from forebay_consumer.window import Rules, Window
+from forebay_consumer.window import NO_ENDS, Rules, Window
 from forebay_consumer.worker import Keeper, TransactionalKeeper, Worker
 from forebay_schemas import RequestError
 from forebay_schemas.request import read_row
@@ -123,7 +124,12 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         max_cost=batching.max_batch_cost,
         lookahead=batching.lookahead,
     )
-    feed = Feed(Window(rules), ledger.takes)
+
+    def ends(waiting_rows: int) -> Mapping[Claim, int]:
+        # With no room, and nothing inside but what waits, nothing more comes before a batch goes.
+        return intake.snapshot.ends if flow.room() or flow.rows > waiting_rows else NO_ENDS
+
+    feed = Feed(Window(rules), ledger.takes, ends=ends)
     # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
     trials = Trials(settings.retry.trials, ahead=in_flight)
     # A transaction carries at once what it can; its own length is interval enough.

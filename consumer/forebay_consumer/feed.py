@@ -1,19 +1,31 @@
 """The window with its lock: preprocess puts items in, free instances pull batches out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.record import Claim, Item
-from forebay_consumer.window import Batch, Window
+from forebay_consumer.window import NO_ENDS, Batch, Window
 
 
 class Feed:
-    """Thread-safe. `takes` tells whether items of an assignment may still be started."""
+    """Thread-safe.
 
-    def __init__(self, window: Window, takes: Callable[[Claim], bool], clock: Clock = monotonic) -> None:
+    Args:
+        takes: whether items of an assignment may still be started.
+        ends: how far each partition goes, as far as more of it can come in, given how many rows wait here.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        takes: Callable[[Claim], bool],
+        clock: Clock = monotonic,
+        ends: Callable[[int], Mapping[Claim, int]] = lambda _: NO_ENDS,
+    ) -> None:
         self._window = window
         self._takes = takes
+        self._ends = ends
         self._clock = clock
         self._changed = Condition()
         self._closed = False
@@ -36,10 +48,11 @@ class Feed:
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                batch = self._window.take(now)
+                ends = self._ends(self._window.rows)
+                batch = self._window.take(now, ends)
                 if batch is not None:
                     return batch
-                due = self._window.due_s()
+                due = self._window.due_s(ends)
                 self._changed.wait(None if due is None else max(0.0, due - now))
         return None
 

@@ -1,11 +1,14 @@
 """What makes a batch. Pure: knows neither Kafka nor torch nor threads, and is told the time."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from forebay_consumer.record import Claim, Item
+
+NO_ENDS: Final[Mapping[Claim, int]] = {}
 
 
 class Trigger(StrEnum):
@@ -39,7 +42,8 @@ class Rules:
 
     Attributes:
         max_rows: rows per batch; an item never has more.
-        linger_s: how long the oldest item waits for company, from its record's `since_s`.
+        linger_s: how long the oldest item waits for company, from its record's `since_s`; from its own arrival in the
+            window while more of the log is on its way, for a record of a backlog has waited long before it is polled.
         preferred: row counts at which a batch goes at once; each at most `max_rows`.
         max_cost: bound on the padded cost, or None; an item that exceeds it alone still goes, alone.
         lookahead: how many batches' worth of rows are looked at for companions near in cost.
@@ -55,13 +59,15 @@ class Rules:
 class Window:
     """Decoded items that wait, in order of arrival.
 
-    `take` and `due_s` are pulled by whoever has a free instance. Not thread-safe: `Feed` holds the lock.
+    `take` and `due_s` are pulled by whoever has a free instance; their `ends` tell how far each partition goes that can
+    send more in. Not thread-safe: `Feed` holds the lock.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._waiting: deque[Item] = deque()
         self._rows = 0
+        self._reached: dict[Claim, int] = {}  # highest offset that came in, and one
         self._draining = False
 
     @property
@@ -72,6 +78,8 @@ class Window:
         for item in items:
             self._waiting.append(item)
             self._rows += len(item.rows)
+            claim, past = item.record.claim, item.record.next_offset
+            self._reached[claim] = max(past, self._reached.get(claim, past))
 
     def drain(self) -> None:
         """From now on nothing lingers: whatever waits is taken at once."""
@@ -79,25 +87,29 @@ class Window:
 
     def drop(self, gone: Callable[[Claim], bool]) -> list[Item]:
         """Remove and return the items whose partition is gone."""
+        self._reached = {claim: past for claim, past in self._reached.items() if not gone(claim)}
         dropped = [item for item in self._waiting if gone(item.record.claim)]
         if dropped:
             self._waiting = deque(item for item in self._waiting if not gone(item.record.claim))
             self._rows -= sum(len(item.rows) for item in dropped)
         return dropped
 
-    def due_s(self) -> float | None:
+    def due_s(self, ends: Mapping[Claim, int] = NO_ENDS) -> float | None:
         """The moment at which the oldest item has lingered, or None when nothing waits."""
         if not self._waiting:
             return None
-        return self._waiting[0].record.since_s + self._rules.linger_s
+        oldest = self._waiting[0]
+        # Records that never come in, like transaction markers, are waited for, too: not longer than linger.
+        coming = any(end > self._reached.get(claim, end) for claim, end in ends.items())
+        return (max(oldest.ready_s, oldest.record.since_s) if coming else oldest.record.since_s) + self._rules.linger_s
 
-    def take(self, now: float) -> Batch | None:
+    def take(self, now: float, ends: Mapping[Claim, int] = NO_ENDS) -> Batch | None:
         """The next batch, or None while waiting for company is still right."""
         if not self._waiting:
             return None
         head = self._head()
         chosen, full = self._choose(head)
-        trigger = full or self._patience(chosen, now)
+        trigger = full or self._patience(chosen, now, ends)
         if trigger is None:
             return None
         if trigger is Trigger.PREFERRED:
@@ -148,10 +160,10 @@ class Window:
             full = full or Trigger.COST
         return [item for item in head if id(item) in chosen], full
 
-    def _patience(self, chosen: Sequence[Item], now: float) -> Trigger | None:
+    def _patience(self, chosen: Sequence[Item], now: float, ends: Mapping[Claim, int]) -> Trigger | None:
         if self._draining:
             return Trigger.DRAIN
-        due = self.due_s()
+        due = self.due_s(ends)
         if due is not None and now >= due:
             return Trigger.LINGER
         if self._rules.preferred and self._preferred(chosen):

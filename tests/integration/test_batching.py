@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,7 +147,19 @@ def test_002_15_a_hundred_requests_make_ten_batches_of_ten(pipeline: Pipeline, t
 
 
 def test_002_16_two_more_make_a_last_batch_of_two(pipeline: Pipeline, tmp_path: Path) -> None:
-    assert batches_of(pipeline, tmp_path, 102, max_batch_size=10, linger_ms=200) == [*[10] * 10, 2]
+    assert batches_of(pipeline, tmp_path, 102, max_batch_size=10, linger_ms=2000) == [*[10] * 10, 2]
+
+
+def test_a_backlog_that_comes_in_by_pieces_makes_full_batches(pipeline: Pipeline, tmp_path: Path) -> None:
+    """There is room for 14: four wait beside an idle instance, and have waited in the topic for an hour."""
+    for id_, text in texts(102):
+        pipeline.send(text, id=id_, partition=0, timestamp_ms=int((time.time() - 3600) * 1000))
+    pipeline.flush()
+    settings = pipeline.settings(batching={"max_batch_size": 10, "linger_ms": 30_000}, limits={"max_in_flight": 14})
+    with WorkerProcess(tmp_path, settings) as worker:
+        pipeline.reader().wait_for(102)
+        wait_until(lambda: sum(worker.batches()) == 102, "every batch is logged")
+        assert worker.batches() == [*[10] * 10, 2]
 
 
 def test_002_17_the_last_two_wait_the_whole_delay(pipeline: Pipeline, tmp_path: Path) -> None:

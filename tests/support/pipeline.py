@@ -62,8 +62,9 @@ class Pipeline:
         key: bytes | None = None,
         headers: Mapping[str, bytes | str] | None = None,
         partition: int = -1,
+        timestamp_ms: int = 0,
     ) -> None:
-        """Queue one request; `flush` waits for the broker.
+        """Queue one request, written now unless it says when; `flush` waits for the broker.
 
         Without key and partition they go round: the client's own choice sticks to one partition for a while, and a
         burst would be all on it.
@@ -76,7 +77,12 @@ class Pipeline:
         while True:
             try:
                 self._producer.produce(
-                    self.requests, value=value, key=key, headers=list(named.items()), partition=partition
+                    self.requests,
+                    value=value,
+                    key=key,
+                    headers=list(named.items()),
+                    partition=partition,
+                    timestamp=timestamp_ms,
                 )
             except BufferError:
                 self._producer.poll(0.05)

@@ -110,6 +110,24 @@ def test_a_pull_blocks_until_the_oldest_has_lingered() -> None:
     assert batch.trigger is Trigger.LINGER
 
 
+def test_a_pull_asks_how_far_the_log_goes_each_time_it_looks() -> None:
+    clock = WatchedClock(50.0)
+    asked: list[int] = []
+    ends = {Claim("requests", 0, 1): 3}
+
+    def reaching(rows: int) -> dict[Claim, int]:
+        asked.append(rows)
+        return ends
+
+    made = Feed(Window(Rules(max_rows=4, linger_s=0.001)), any_claim, clock, reaching)
+    with pulling(made, clock) as puller:
+        puller.blocked_again(partial(made.put, [make_item(0, since_s=1.0)]))
+        puller.blocked_again(partial(made.put, [make_item(1, since_s=1.0)]))
+        ends.clear()  # no more can come in
+        assert offsets(puller.result()) == [0, 1]
+    assert {1, 2} <= set(asked)
+
+
 def test_draining_wakes_a_pull_and_nothing_lingers_any_more() -> None:
     clock = WatchedClock()
     made = feed(clock)

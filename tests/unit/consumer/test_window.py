@@ -47,6 +47,42 @@ def test_000_5_a_lone_item_goes_after_linger_not_before() -> None:
     assert batch.trigger is Trigger.LINGER
 
 
+def of_a_backlog(*offsets: int, ready_s: float) -> list[Item]:
+    """Items whose records waited in the topic for long, and came in only at `ready_s`."""
+    made = [make_item(offset, since_s=0.0) for offset in offsets]
+    for item in made:
+        item.ready_s = ready_s
+    return made
+
+
+def test_a_batch_of_a_backlog_waits_for_what_is_on_its_way_and_not_for_more() -> None:
+    made = window(*of_a_backlog(80, 81, ready_s=50.0), max_rows=4, linger_s=0.2)
+    ends = {Claim("requests", 0, 1): 85}
+    assert made.take(50.1, ends) is None
+    assert made.due_s(ends) == pytest.approx(50.2)
+    made.add(of_a_backlog(82, 83, ready_s=50.1))
+    assert offsets(made.take(50.1, ends)) == [80, 81, 82, 83]
+    made.add(of_a_backlog(84, ready_s=50.1))
+    assert offsets(made.take(50.1, ends)) == [84], "it has waited in the topic, and is the last"
+
+
+def test_what_never_comes_is_waited_for_no_longer_than_linger() -> None:
+    made = window(*of_a_backlog(80, ready_s=50.0), linger_s=0.2)
+    assert offsets(made.take(50.2, {Claim("requests", 0, 1): 82})) == [80]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param({Claim("requests", 1, 1): 99}, id="another partition, of which nothing came in yet"),
+        pytest.param({Claim("requests", 0, 2): 99}, id="a later assignment"),
+        pytest.param({}, id="nothing can come in"),
+    ],
+)
+def test_a_batch_of_a_backlog_goes_at_once_while_no_more_of_it_is_known_to_come(ends: dict[Claim, int]) -> None:
+    assert offsets(window(*of_a_backlog(80, ready_s=50.0), linger_s=0.2).take(50.0, ends)) == [80]
+
+
 @pytest.mark.parametrize(
     ("waiting", "sizes"),
     [
