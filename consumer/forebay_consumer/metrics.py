@@ -42,6 +42,7 @@ class Metrics:
         self.requests = counter("requests_total", "Requests answered, by status and code.", "status", "code")
         self.dead_letters = counter("dead_letters_total", "Dead letters confirmed, by code.", "code")
         self.dropped = counter("dropped_total", "Records given up unanswered to the next owner.", "reason")
+        self.producer_rebuilds = counter("producer_rebuilds_total", "Producers replaced after a fatal error.")
         self.batches = counter("batches_total", "Forward passes asked for, by why the batch closed.", "trigger")
         self.passes_failed = counter("passes_failed_total", "Forward passes that raised.")
         self.retries = counter("retries_total", "Forward passes run again after a transient error.")

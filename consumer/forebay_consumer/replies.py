@@ -2,6 +2,9 @@
 
 A record is done when the broker has confirmed all that is owed for it: its reply and, where one is kept, its dead
 letter. There is no flush per batch.
+
+A fatal error ends the producer, not the worker: what it had not confirmed is produced again, in order, by a new one.
+Some of it may be in the topic already, which repeats an answer and loses none.
 """
 
 import threading
@@ -21,14 +24,19 @@ from forebay_consumer.kafka_settings import make_client, producer_settings
 from forebay_consumer.messages import Message, Owed, Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.reachable import Reachable
+from forebay_consumer.rebuilds import Rebuilds
 from forebay_consumer.record import Claim, Outcome, Record
 
 BUSY_WAIT_S: Final = 0.002  # while reports are awaited
 IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
 ALONE_TIMEOUT_S: Final = 10.0
+REBUILDS: Final = 5
+REBUILDS_WITHIN_S: Final = 300.0
 
 SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
+# What becomes of the messages of a producer that ended.
+_ORPHANED: Final = frozenset([KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT])
 REMEDIES: Final[Mapping[int, str]] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Write on it to this principal",
     # Write on any topic lets an idempotent producer in; the right of that name was for brokers before 2.8.
@@ -70,7 +78,9 @@ class Replies:
         self._confirmed: list[Owed] = []  # filled by delivery reports, emptied after each producer poll
         self._failed: list[tuple[Message, Any]] = []  # likewise
         self._again: list[tuple[float, Message]] = []  # not before that moment
-        self._unreported = 0
+        self._unconfirmed: dict[Message, None] = {}  # given to the producer and not reported on, in that order
+        self._ended_by: Any = None  # the producer's fatal error, until there is a new producer
+        self._rebuilds = Rebuilds(REBUILDS, REBUILDS_WITHIN_S, clock)
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
         self._producer: Any = None
         self._reachable = Reachable(writer.reply_topic, clock)
@@ -89,7 +99,7 @@ class Replies:
         self._chunks.put(outcomes)
 
     def __enter__(self) -> Self:
-        self._producer = make_client(Producer, {**self._settings, "error_cb": self._client_error})
+        self._producer = self._make_producer()
         self._thread.start()
         return self
 
@@ -104,7 +114,7 @@ class Replies:
     def _run(self) -> None:
         while True:
             try:
-                chunk = self._chunks.get(timeout=BUSY_WAIT_S if self._unreported or self._again else IDLE_WAIT_S)
+                chunk = self._chunks.get(timeout=BUSY_WAIT_S if self._unconfirmed or self._again else IDLE_WAIT_S)
             except Empty:
                 pass
             else:
@@ -115,7 +125,7 @@ class Replies:
             self._reachable.ask(self._producer)
         # What is unconfirmed now stays uncommitted, and is run again by the next owner.
         self._producer.purge()
-        self._producer.poll(0)
+        self._poll(0)
 
     def _send_chunk(self, outcomes: Sequence[Outcome]) -> None:
         dropped = []
@@ -143,19 +153,23 @@ class Replies:
                     on_delivery=report,
                 )
             except BufferError:  # the client's queue is full: wait for reports, as the flow does for room
-                self._producer.poll(0.05)
+                self._poll(0.05)
                 if self._failure.happened:
                     return
-            except KafkaException as error:
-                self._failed.append((message, error.args[0]))
+            except KafkaException as raised:
+                self._report(message, raised.args[0])
                 return
             else:
-                self._unreported += 1
+                self._unconfirmed[message] = None
                 return
 
     def _report(self, message: Message, error: Any) -> None:
         """A delivery report; runs inside the producer's poll, so it only takes note."""
-        self._unreported -= 1
+        if error is not None and (self._ended_by is not None or error.code() in _ORPHANED):
+            self._unconfirmed[message] = None  # it keeps its place, until there is a new producer
+            self._ended_by = self._ended_by or error
+            return
+        self._unconfirmed.pop(message, None)
         if error is not None:
             self._failed.append((message, error))
             return
@@ -165,10 +179,9 @@ class Replies:
             self._confirmed.append(owed)
 
     def _serve(self, timeout_s: float) -> None:
-        try:
-            self._producer.poll(timeout_s)
-        except KafkaException as raised:  # what ends the producer comes this way, whatever callbacks there are
-            raise ended(raised.args[0]) from raised
+        self._poll(timeout_s)
+        if self._ended_by is not None:
+            self._rebuild()
         if self._failed:
             failed, self._failed = self._failed, []
             for message, error in failed:
@@ -189,11 +202,57 @@ class Replies:
         due = [message for moment, message in self._again if moment <= now]
         self._again = [(moment, message) for moment, message in self._again if moment > now]
         for message in due:
-            if self._owns(message.owed.record.claim):
-                self._produce(message)
-            elif not message.owed.given_up:  # its other message may be late too
-                message.owed.given_up = True
-                self._gave_up([message.owed.record], "late")
+            self._produce_again(message)
+
+    def _produce_again(self, message: Message) -> None:
+        if self._owns(message.owed.record.claim):
+            self._produce(message)
+        elif not message.owed.given_up:  # its other message may be late too
+            message.owed.given_up = True
+            self._gave_up([message.owed.record], "late")
+
+    # ---- the client, and its end
+
+    def _make_producer(self) -> Any:
+        return make_client(Producer, {**self._settings, "error_cb": self._client_error})
+
+    def _poll(self, timeout_s: float) -> None:
+        self._serving(self._producer.poll, timeout_s)
+
+    def _flush(self) -> None:
+        self._serving(self._producer.flush, ALONE_TIMEOUT_S)
+
+    def _serving(self, serve: Callable[[float], Any], timeout_s: float) -> None:
+        """Serve callbacks; a fatal error comes as an exception, whatever callbacks there are, and is noted."""
+        try:
+            serve(timeout_s)
+        except KafkaException as raised:
+            self._ended_by = raised.args[0]  # more telling than what the messages got
+
+    def _rebuild(self) -> None:
+        """Take a new producer, and give it all that the ended one did not confirm.
+
+        Raises:
+            FatalError: no new producer would fare better, or there were too many.
+        """
+        self._producer.purge()
+        self._poll(0)  # the last reports: what they confirm need not be produced again
+        error, self._ended_by = self._ended_by, None
+        if error.code() in REMEDIES or not self._rebuilds.another():
+            raise ended(error)
+        self._log.error(
+            "the producer ended, a new one takes over",
+            action="producer_rebuilt",
+            code=error.name(),
+            error=error.str(),
+            again=len(self._unconfirmed),
+        )
+        self._metrics.producer_rebuilds.inc()
+        self._producer = self._make_producer()
+        again, self._unconfirmed = self._unconfirmed, {}
+        for message in again:
+            message.alone = False  # it travels with neighbours again
+            self._produce_again(message)
 
     def _client_error(self, error: Any) -> None:
         # The intake hears the same from its own client, but not while it leaves Kafka alone for want of room.
@@ -204,8 +263,6 @@ class Replies:
 
     def _judge(self, message: Message, error: Any) -> None:
         code = error.code()
-        if error.fatal():
-            raise ended(error)
         if code in REMEDIES:
             raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
         if code in SIZE:
@@ -223,9 +280,9 @@ class Replies:
         """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
         if not message.alone:
             message.alone = True
-            self._producer.flush(ALONE_TIMEOUT_S)
+            self._flush()
             self._produce(message)
-            self._producer.flush(ALONE_TIMEOUT_S)
+            self._flush()
         else:
             for other in self._writer.instead(message):
                 self._produce(other)
@@ -233,5 +290,5 @@ class Replies:
 
 def ended(error: Any) -> FatalError:
     """What ends the producer, in words that say what to do."""
-    remedy = REMEDIES.get(error.code(), "restart the worker")
+    remedy = REMEDIES.get(error.code(), "see the brokers' logs, and restart the worker")
     return FatalError(f"Kafka: the producer cannot go on: {error.str()}; {remedy}")

@@ -1,11 +1,13 @@
-"""Produces what the Python binding refuses to: headers whose names are not UTF-8; by ctypes, on its own library."""
+"""What the Python binding does not do, by ctypes on its own library: header names that are not UTF-8, fatal errors."""
 
 import ctypes
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import confluent_kafka
+from confluent_kafka import KafkaError, Producer
 
 _TOPIC, _PARTITION, _VALUE, _KEY, _FLAGS, _HEADER = 1, 3, 4, 5, 7, 9  # rd_kafka_vtype_t
 _COPY: Final = 2  # RD_KAFKA_MSG_F_COPY
@@ -85,3 +87,14 @@ def produce_raw(
         assert library.rd_kafka_flush(producer, 30_000) == 0
     finally:
         library.rd_kafka_destroy(producer)
+
+
+def end_producers() -> None:
+    """Give every producer of this process a fatal error, by the function that librdkafka's own tests have for it."""
+    path = bundled_library()
+    assert path is not None
+    library = ctypes.CDLL(str(path))
+    library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    for producer in (found for found in gc.get_objects() if isinstance(found, Producer)):
+        client = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__)  # the binding's first field
+        library.rd_kafka_test_fatal_error(client, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"scripted")

@@ -11,6 +11,8 @@
 {"stick": "a/gate"}          the same in preprocess
 {"refuse": "why", "n": 3}    preprocess refuses it
 {"fatal": true}              preprocess says that the worker must end
+{"end_producers": "a/file"}  forward gives the process's Kafka producers a fatal error, unless there is a file
+{"until": "a/gate"}          forward waits until there is a file at the path
 {"length": 1}                forward gives one output too few
 {"exit": 3, "n": 4}          forward ends the process with this code, at once
 {"huge": 100000, "n": 5}     its output is this many bytes of text
@@ -29,6 +31,7 @@ from typing import Any
 
 from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
 from forebay_schemas import InvalidRequest
+from support.raw_producer import end_producers
 
 
 def digest(row: Any) -> str:
@@ -103,6 +106,8 @@ class Scripted(Model):
             for gate in (Path(row["until"]) for row in scripts if "until" in row):
                 while not gate.exists():
                     time.sleep(0.01)
+            if any(not Path(row["end_producers"]).exists() for row in scripts if "end_producers" in row):
+                end_producers()
             for code in (row["exit"] for row in scripts if "exit" in row):
                 os._exit(code)
             _hang(row["hang"] for row in scripts if "hang" in row)
