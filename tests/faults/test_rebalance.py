@@ -156,3 +156,32 @@ def test_row_07_workers_from_one_to_four_to_one_under_load_lose_and_repeat_nothi
         assert workers[0].stop() == 0
     checker.assert_kept()
     assert_kept(reader, texts)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_of_two_workers_with_one_group_instance_id_one_ends_naming_it_and_nothing_is_lost(
+    pipeline: Pipeline, tmp_path: Path, protocol: str
+) -> None:
+    """The classic group fences the older, that of KIP-848 refuses the younger."""
+    texts = numbered(400)
+    kafka = {"group.protocol": protocol, "group.instance.id": "the-same"}
+    settings = pipeline.settings(
+        kafka=kafka, model={"options": {"pass_s": 0.05}}, batching={"max_batch_size": 8, "linger_ms": 5}
+    )
+    pipeline.send_all(texts.items())
+    with OnlineChecker(pipeline) as checker:
+        with WorkerProcess(tmp_path, settings, "older") as older:
+            wait_until(lambda: len(older.passes()) > 3, "it works")
+            with WorkerProcess(tmp_path, settings, "younger") as younger:
+                both = (older, younger)
+                wait_until(lambda: any(worker.process.poll() is not None for worker in both), "one ends")
+                ended, left = both if older.process.poll() is not None else both[::-1]
+                assert ended.process.wait() == 1
+                (told,) = ended.lines("worker_failed")
+                assert "give every worker its own group.instance.id" in told["error"]
+                reader = pipeline.reader()
+                reader.wait_for(len(texts))
+                assert_all_committed(pipeline)
+                assert left.stop() == 0
+    checker.assert_kept()
+    assert_kept(reader, texts, repeats=len(texts))

@@ -4,7 +4,8 @@ The Kafka consumer lives on one thread. Nobody else calls any method of it: call
 and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from types import MappingProxyType
@@ -149,37 +150,38 @@ class GroupIntake:
             self._know_group()  # what makes room may wait for it
             self._wait_paused()
             return []
-        if self._paused:
-            self._resume()
         self._full_since = None
-        records = self._consume(room, wait_s)
-        self._publish_snapshot()
+        with self._translated():
+            if self._paused:
+                self._resume()
+            records = self._consume(room, wait_s)
+            self._publish_snapshot()
         self._raise_fatal()
         return records
 
     def serve(self) -> None:
-        self._pause()
-        message = self._consumer.poll(POLL_S)
-        if message is not None and message.error():
-            self._judge(message.error())
-        self._publish_snapshot()
+        with self._translated():
+            self._pause()
+            message = self._consumer.poll(POLL_S)
+            if message is not None and message.error():
+                self._judge(message.error())
+            self._publish_snapshot()
         self._raise_fatal()
 
     def read_only(self, claims: Collection[Claim] | None) -> None:
         wanted = None if claims is None else frozenset(claims)
         if wanted != self._read_only:
             self._read_only = wanted
-            self._pause_as_wanted()
+            with self._translated():
+                self._pause_as_wanted()
 
     def positions(self) -> Mapping[Claim, int]:
         if not self._claims:
             return {}
         asked = [TopicPartition(topic, partition) for topic, partition in self._claims]
-        return {
-            self._claims[found.topic, found.partition]: found.offset
-            for found in self._consumer.position(asked)
-            if found.offset >= 0
-        }
+        with self._translated():
+            positions = self._consumer.position(asked)
+        return {self._claims[found.topic, found.partition]: found.offset for found in positions if found.offset >= 0}
 
     def commit(self, offsets: Mapping[Claim, Commit]) -> None:
         if not offsets:
@@ -283,15 +285,32 @@ class GroupIntake:
 
     def _judge(self, error: Any) -> None:
         """An error in a record's place: stop for good, or say so and go on."""
-        remedy = _REMEDY.get(error.code(), "restart the worker").format(
-            group=self._settings["group.id"], topics=", ".join(self._topics)
-        )
-        if error.fatal() or (error.code() in _REMEDY and not self._may_pass(error)):
-            self._fatal = self._fatal or FatalError(f"Kafka: {error.str()}; {remedy}")
+        code = _code(error)
+        if error.fatal() or code == KafkaError._FATAL or (code in _REMEDY and not self._may_pass(error)):
+            self._fatal = self._fatal or self._ended(error)
         elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
             self._log.error("polled too late, partitions are lost", action="max_poll_exceeded", error=error.str())
         else:
             self._log.warning("kafka error", action="kafka_error", code=error.name(), error=error.str())
+
+    def _ended(self, error: Any, what: str = "") -> FatalError:
+        """The end, and what to do about it.
+
+        Args:
+            what: what could not be done for it, where that helps.
+        """
+        remedy = _REMEDY.get(_code(error), "restart the worker").format(
+            group=self._settings["group.id"], topics=", ".join(self._topics)
+        )
+        return FatalError(f"Kafka: {what}{error.str()}; {remedy}")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What the client raises is its end: whatever may pass, it tells in other ways."""
+        try:
+            yield
+        except KafkaException as raised:
+            raise self._fatal or self._ended(raised.args[0]) from raised
 
     def _may_pass(self, error: Any) -> bool:
         """Whether to wait for better times: we got in before, and no restart would help.
@@ -387,7 +406,10 @@ class GroupIntake:
         try:
             committed = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
         except KafkaException as error:
-            raise FatalError(f"Kafka: the group's offsets cannot be read: {error.args[0].str()}") from error
+            raise self._ended(error.args[0], "the group's offsets cannot be read: ") from error
+        for partition in committed:
+            if partition.error is not None:  # else it would pass for one without an offset
+                raise self._ended(partition.error, "the group's offsets cannot be read: ")
         return {(partition.topic, partition.partition): self._start_at(consumer, partition) for partition in committed}
 
     def _start_at(self, consumer: Any, partition: TopicPartition) -> Start:
@@ -410,7 +432,7 @@ class GroupIntake:
             )
         except KafkaException as error:
             where = f"{partition.topic}-{partition.partition}"
-            raise FatalError(f"Kafka: the bounds of {where} cannot be read: {error.args[0].str()}") from error
+            raise self._ended(error.args[0], f"the bounds of {where} cannot be read: ") from error
         return int(low), int(high)
 
     def _partition_counts(self) -> dict[str, int]:
@@ -437,6 +459,14 @@ class GroupIntake:
         low, high = self._bounds(consumer, partition)
         self._log.info("no committed offset", action="fresh_start", partition=where, start=start)
         return low if start == "earliest" else high
+
+
+def _code(error: Any) -> int:
+    """What an error is about. In a record's place the client says only that it is fatal, and the rest in its text."""
+    code = int(error.code())
+    if code != KafkaError._FATAL:
+        return code
+    return next((known for known in _REMEDY if KafkaError(known).str() in error.str()), code)
 
 
 def _record(message: Message, claim: Claim, now: float, now_wall: float, waited: bool) -> Record:

@@ -1,0 +1,143 @@
+"""The intake's errors: whichever way the client tells of its end, the worker's last word names the remedy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from forebay_consumer.errors import FatalError
+from forebay_consumer.flow import Room
+from forebay_consumer.intake import group as module
+from forebay_consumer.intake.group import GroupIntake
+
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
+# As a consumer's poll gives it: that it is fatal is the code, what it is about is in the text.
+FENCED_RECORD = KafkaError(
+    KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}: so it is"
+)
+NO_GROUP = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+NO_TOPIC = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+class FakeMessage:
+    def __init__(self, error: KafkaError) -> None:
+        self._error = error
+
+    def error(self) -> KafkaError:
+        return self._error
+
+
+class FakePosition:
+    """One whose committed offset the broker refused to tell."""
+
+    topic, partition, offset, error = "requests", 0, -1001, NO_TOPIC
+
+
+class FakeConsumer:
+    """Its first poll assigns a partition; `gives` says what each call then does, where that is not the usual."""
+
+    def __init__(self, **gives: Callable[[], Any]) -> None:
+        self._gives = gives
+        self._on_assign: Any = None
+        self._assigned = False
+
+    def subscribe(self, topics: list[str], *, on_assign: Any, **_: Any) -> None:
+        self._on_assign = on_assign
+
+    def poll(self, _: float) -> Any:
+        if not self._assigned:
+            self._assigned = True
+            self._on_assign(self, [TopicPartition("requests", 0)])
+            return None
+        return self._give("poll", None)
+
+    def consume(self, *_: Any) -> Any:
+        return self._give("consume", [])
+
+    def committed(self, partitions: list[TopicPartition], **_: Any) -> Any:
+        return self._give("committed", [TopicPartition("requests", 0, 5)])
+
+    def get_watermark_offsets(self, *_: Any, **__: Any) -> Any:
+        return self._give("bounds", (0, 9))
+
+    def position(self, _: Any) -> Any:
+        return self._give("position", [])
+
+    def pause(self, _: Any) -> None:
+        self._give("pause", None)
+
+    def resume(self, _: Any) -> None:
+        self._give("resume", None)
+
+    def incremental_assign(self, _: Any) -> None:
+        self._give("assign", None)
+
+    def _give(self, call: str, usual: Any) -> Any:
+        return self._gives.get(call, lambda: usual)()
+
+
+def raising(error: KafkaError) -> Callable[[], Any]:
+    def call() -> Any:
+        raise KafkaException(error)
+
+    return call
+
+
+class Nobody:
+    """Listens to nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., Any]:
+        return lambda *_: {}
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer) -> GroupIntake:
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1)
+    intake.open()
+    return intake
+
+
+@pytest.mark.parametrize(
+    ("consumer", "remedy"),
+    [
+        pytest.param(FakeConsumer(poll=raising(FENCED)), "its own group.instance.id", id="poll raises"),
+        pytest.param(FakeConsumer(poll=lambda: FakeMessage(FENCED_RECORD)), "its own group.instance.id", id="a record"),
+        pytest.param(
+            FakeConsumer(poll=lambda: FakeMessage(KafkaError(KafkaError._FATAL, "Fatal error: else"))),
+            "restart the worker",
+            id="a record, about something else",
+        ),
+        pytest.param(
+            FakeConsumer(poll=lambda: FakeMessage(KafkaError(KafkaError._TRANSPORT)), consume=raising(FENCED)),
+            "its own group.instance.id",
+            id="consume raises",
+        ),
+        pytest.param(FakeConsumer(position=raising(FENCED)), "its own group.instance.id", id="position raises"),
+        pytest.param(FakeConsumer(pause=raising(FENCED)), "its own group.instance.id", id="pause raises"),
+        pytest.param(FakeConsumer(assign=raising(FENCED)), "its own group.instance.id", id="assign raises"),
+        pytest.param(FakeConsumer(committed=raising(NO_GROUP)), "grant Read on the group mine", id="no group"),
+        pytest.param(
+            FakeConsumer(committed=lambda: [FakePosition()]),
+            "grant Read on the request topics requests",
+            id="no offset of one partition",
+        ),
+        pytest.param(
+            FakeConsumer(committed=lambda: [TopicPartition("requests", 0)], bounds=raising(NO_TOPIC)),
+            "grant Read on the request topics requests",
+            id="no bounds",
+        ),
+    ],
+)
+def test_the_clients_end_is_the_workers_and_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer, remedy: str
+) -> None:
+    intake = opened(monkeypatch, consumer)
+
+    def turns() -> None:
+        for _ in range(2):
+            intake.poll(Room(10, 10**6))
+        intake.serve()
+
+    with pytest.raises(FatalError, match=remedy):
+        turns()
