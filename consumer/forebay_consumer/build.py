@@ -1,6 +1,7 @@
 """Builds a worker from its settings; the only place that knows all parts by their constructors."""
 
 import os
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,12 +127,13 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     )
 
     def ends(waiting_rows: int) -> Mapping[Claim, int]:
-        # With no room, and nothing inside but what waits, nothing more comes before a batch goes.
-        return intake.snapshot.ends if flow.room() or flow.rows > waiting_rows else NO_ENDS
+        # With no room and nothing inside but what waits, or with suspects, nothing more comes before a batch goes.
+        coming = (flow.room() or flow.rows > waiting_rows) and not trials.suspicious
+        return intake.snapshot.ends if coming else NO_ENDS
 
     feed = Feed(Window(rules), ledger.takes, ends=ends)
     # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
-    trials = Trials(settings.retry.trials, ahead=in_flight)
+    trials = Trials(settings.retry.trials, ahead=in_flight, life=secrets.token_hex(8))
     # A transaction carries at once what it can; its own length is interval enough.
     commits = Commits(ledger, trials, 0.0 if exactly_once else delivery.commit_interval_ms / 1000)
     books = Books(ledger, trials, commits, flow, metrics)

@@ -1,7 +1,8 @@
 """What a commit says beside its offset, for whoever owns the partition next. Pure.
 
 The broker keeps up to `offset.metadata.max.bytes` (4,096) characters of text with every committed offset. Ours is one
-line: `fb1 open +40 trial +3x1 done 5-9,12-13`, with every number counted from the committed offset.
+line: `fb2 9c1f… open +40 trial +3x1 done 5-9,12-13`, with every number counted from the committed offset, after the id
+of the life that wrote it. Lines of version 1 have none; both are read.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple
 
 MAX_CHARS: Final = 4000
 _LINE: Final = re.compile(
-    r"fb1 (?P<state>open|closed) \+(?P<hi>\d{1,12})"
+    r"(?:fb1|fb2 (?P<life>[0-9a-f]{16})) (?P<state>open|closed) \+(?P<hi>\d{1,12})"
     r"(?: trial \+(?P<offset>\d{1,12})x(?P<lives>\d{1,6}))?"
     r"(?: done (?P<done>\d{1,12}-\d{1,12}(?:,\d{1,12}-\d{1,12})*))?"
 )
@@ -47,12 +48,14 @@ class Progress:
         hi: no record at or above this offset was let in.
         trial: the record that it ran alone when it said this.
         done: what is answered beyond the offset, in ascending order.
+        life: which life of a worker said so, 16 hexadecimal digits; empty where that is not known.
     """
 
     open: bool = False
     hi: int = 0
     trial: Trial | None = None
     done: tuple[Range, ...] = ()
+    life: str = ""
 
 
 def encode(progress: Progress, offset: int, max_chars: int = MAX_CHARS) -> str:
@@ -60,7 +63,8 @@ def encode(progress: Progress, offset: int, max_chars: int = MAX_CHARS) -> str:
 
     A range left out costs a repeated answer after a crash, never a lost one.
     """
-    text = f"fb1 {'open' if progress.open else 'closed'} +{max(0, progress.hi - offset)}"
+    version = f"fb2 {progress.life}" if progress.life else "fb1"
+    text = f"{version} {'open' if progress.open else 'closed'} +{max(0, progress.hi - offset)}"
     if progress.trial is not None and progress.trial.offset >= offset:
         text += f" trial +{progress.trial.offset - offset}x{progress.trial.lives}"
     if len(text) > max_chars:
@@ -88,7 +92,7 @@ def decode(metadata: str | None, offset: int) -> Progress:
         raise ValueError(f"commit metadata not understood: {metadata[:80]!r}")
     trial = None if match["offset"] is None else Trial(offset + int(match["offset"]), int(match["lives"]))
     done = tuple(_ranges(match["done"], offset)) if match["done"] else ()
-    return Progress(match["state"] == "open", offset + int(match["hi"]), trial, done)
+    return Progress(match["state"] == "open", offset + int(match["hi"]), trial, done, match["life"] or "")
 
 
 def _ranges(text: str, offset: int) -> Iterable[Range]:

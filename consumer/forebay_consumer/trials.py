@@ -8,6 +8,9 @@ partitions, and each suspect only after a commit that names it as on trial was a
 trial in `max_lives` lives already is not run again. Nothing else is evidence against a record: not a death shared
 with others, not a watermark that stands still.
 
+A process that loses a partition and gets it back finds its own claim. Nobody died, so nobody is suspect but who was
+before; yet records of the lost assignment may be running still, so what is claimed never shrinks.
+
 Rule and simulation: DESIGN §5; an attempt counter per partition instead convicts innocents.
 """
 
@@ -15,7 +18,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 from forebay_consumer.ledger import Mark
 from forebay_consumer.progress import Progress, Trial
@@ -33,7 +36,9 @@ class _Partition:
         position: below it everything was polled, or is never delivered.
         suspects_end: records below it were perhaps seen by a process that died.
         found: the trial that the predecessor had committed, until its record is seen.
+        inherited: the same, for good.
         trial: the trial that is going on, or is asked for.
+        standing: the trial that stands in the last commit, for all we know.
         told: what the last acknowledged commit said; none yet when None.
         asked_hi: the highest `hi` asked for. Never less is asked while records go in: commits may overtake each other.
         asking: a commit is on its way.
@@ -45,19 +50,23 @@ class _Partition:
     position: int
     suspects_end: int
     found: Trial | None
+    inherited: Trial | None = field(init=False)
     let_in: int
     let_in_then: int
     trial: Trial | None = None
+    standing: Trial | None = None
     told: Progress | None = None
     asked_hi: int = 0
     asking: bool = False
     held: deque[Record] = field(default_factory=deque)
 
+    def __post_init__(self) -> None:
+        self.inherited = self.found
+
     @property
     def stale(self) -> bool:
         """Whether a trial that is over still stands in the last commit: a death now would count against its record."""
-        told = self.told
-        return told is not None and told.trial is not None and told.trial != (self.trial or self.found)
+        return self.standing is not None and self.standing != (self.trial or self.found)
 
     @property
     def suspicious(self) -> bool:
@@ -70,17 +79,27 @@ class _Partition:
         return _NEVER if self.told is None or not self.told.open else self.told.hi
 
 
+class _Left(NamedTuple):
+    """What is remembered of a partition that went: who was suspect, and the evidence of earlier lives."""
+
+    suspects_end: int
+    found: Trial | None
+
+
 class Trials:
     """Thread-safe: `ended` and what concerns commits may be called from other threads, all else on the intake's.
 
     Args:
         max_lives: lives that one record may end while it runs alone.
         ahead: how far `hi` is claimed beyond what was let in, at least; as much as may be inside, so that none waits.
+        life: the id of this process, by which it knows its own claims; empty to take them for another's.
     """
 
-    def __init__(self, max_lives: int, ahead: int) -> None:
+    def __init__(self, max_lives: int, ahead: int, life: str = "") -> None:
         self._max_lives = max_lives
         self._ahead = ahead
+        self._life = life
+        self._left: dict[tuple[str, int], _Left] = {}
         self._lock = Lock()
         self._partitions: dict[Claim, _Partition] = {}
         self._inside = 0  # records let in and not ended
@@ -105,8 +124,15 @@ class Trials:
             end: the end of the partition now: later records were not there when a predecessor died.
         """
         with self._lock:
-            suspects_end = min(found.hi, end) if found.open else start
-            self._partitions[claim] = _Partition(start, suspects_end, found.trial, start, start)
+            left = self._left.pop((claim.topic, claim.partition), None)
+            if left is not None and found.life and found.life == self._life:
+                partition = _Partition(start, max(start, left.suspects_end), left.found, start, start)
+                partition.asked_hi = found.hi
+            else:
+                suspects_end = min(found.hi, end) if found.open else start
+                partition = _Partition(start, suspects_end, found.trial, start, start)
+            partition.standing = found.trial
+            self._partitions[claim] = partition
             self._look()
 
     def close(self, claims: Collection[Claim]) -> list[Record]:
@@ -117,6 +143,11 @@ class Trials:
                 partition = self._partitions.pop(claim, None)
                 if partition is not None:
                     held += partition.held
+                    if partition.suspicious:
+                        left = _Left(partition.suspects_end, partition.inherited)
+                    else:
+                        left = _Left(0, None)
+                    self._left[claim.topic, claim.partition] = left
             self._look()
             return held
 
@@ -232,6 +263,7 @@ class Trials:
             if partition is not None:
                 partition.asking = False
                 partition.told = told
+                partition.standing = told.trial
                 partition.let_in_then = partition.let_in
                 self._look()
 
@@ -241,7 +273,8 @@ class Trials:
             partition = self._partitions.get(claim)
             if partition is not None:
                 partition.asking = False
-                partition.told = Progress(not self._finishing, _EVER, partition.trial or partition.found)
+                partition.standing = partition.trial or partition.found
+                partition.told = Progress(not self._finishing, _EVER, partition.standing)
 
     def refused(self, claim: Claim) -> None:
         with self._lock:
@@ -276,12 +309,12 @@ class Trials:
             return self._last(partition, mark)
         ahead = 0 if self._suspicious else self._margin(partition)
         partition.asked_hi = max(partition.asked_hi, partition.suspects_end, partition.let_in + ahead, mark.offset)
-        return Progress(True, partition.asked_hi, partition.trial or partition.found, mark.done)
+        return Progress(True, partition.asked_hi, partition.trial or partition.found, mark.done, self._life)
 
     def _last(self, partition: _Partition, mark: Mark) -> Progress:
         """Said by a process that lives: a trial that it cut short is no evidence, and who was suspect stays so."""
         hi = partition.suspects_end if partition.suspicious else mark.offset
-        return Progress(partition.suspicious, max(hi, mark.offset), partition.found, mark.done)
+        return Progress(partition.suspicious, max(hi, mark.offset), partition.found, mark.done, self._life)
 
     def _all(self) -> list[Record]:
         """What may go in while nobody is suspected."""

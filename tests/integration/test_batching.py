@@ -162,6 +162,18 @@ def test_a_backlog_that_comes_in_by_pieces_makes_full_batches(pipeline: Pipeline
         assert worker.batches() == [*[10] * 10, 2]
 
 
+def test_suspects_of_a_backlog_go_one_by_one_and_none_lingers(pipeline: Pipeline, tmp_path: Path) -> None:
+    for id_, text in texts(20):
+        pipeline.send(text, id=id_, partition=0, timestamp_ms=int((time.time() - 3600) * 1000))
+    pipeline.flush()
+    pipeline.commit(0, 0, "fb1 open +20")  # as one that died would have left it
+    settings = pipeline.settings(batching={"max_batch_size": 10, "linger_ms": 60_000})
+    with WorkerProcess(tmp_path, settings) as worker:
+        pipeline.reader().wait_for(20)
+        assert worker.stop() == 0
+    assert worker.batches() == [1] * 20
+
+
 def test_002_17_the_last_two_wait_the_whole_delay(pipeline: Pipeline, tmp_path: Path) -> None:
     with served(pipeline, tmp_path, max_batch_size=10, linger_ms=2000) as worker:
         worker.wait_serving()

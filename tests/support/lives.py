@@ -1,7 +1,8 @@
 """Lives and deaths of workers on a made-up log: the real ledger and trials, everything around them simulated.
 
 A life polls, lets in, runs and answers records in a random order of steps, with commits that arrive, and are
-acknowledged, some steps later. A poison record ends the life that touches it; an outside killer ends lives too.
+acknowledged, some steps later. A poison record ends the life that touches it; an outside killer ends lives too. A life
+may lose a partition while it runs records of it, and get it back.
 """
 
 import random
@@ -30,6 +31,8 @@ class Log:
     committed: dict[int, tuple[int, str]] = field(default_factory=dict)
     answers: Counter[Place] = field(default_factory=Counter)
     convicted: Counter[Place] = field(default_factory=Counter)
+    suspicious_steps: int = 0
+    escapes: int = 0  # losses of a partition while its poison was inside, so that its trial, if it was one, is void
     deaths: Counter[Place] = field(default_factory=Counter)
     ahead: list[str] = field(default_factory=list)
 
@@ -56,6 +59,7 @@ class Life:
     """
 
     epochs = count(1)
+    ids = count(1)
 
     def __init__(self, log: Log, chance: random.Random, owned: Iterable[int], killer: float, uses_trials: bool) -> None:
         self._log = log
@@ -63,7 +67,7 @@ class Life:
         self._killer = killer
         self._uses_trials = uses_trials
         self._ledger = Ledger()
-        self._trials = Trials(max_lives=2, ahead=8)
+        self._trials = Trials(max_lives=2, ahead=8, life=f"{next(self.ids):016x}")
         self._inside: list[Record] = []
         self._ran: list[Record] = []
         self._sent: deque[tuple[Claim, Commit]] = deque()
@@ -84,6 +88,7 @@ class Life:
             Died: a poison record was touched, or the killer came.
         """
         self._steps += 1
+        self._log.suspicious_steps += self._trials.suspicious
         # A killer that strikes the same record's trial in two lives running does convict it: at random, hardly ever.
         if self._steps > SETTLING_STEPS and self._chance.random() < self._killer:
             raise Died
@@ -102,6 +107,15 @@ class Life:
         self._inside = [record for record in self._inside if record.claim != claim]
         self._ran = [record for record in self._ran if record.claim != claim]
         self._trials.ended(gone)
+
+    def lose(self, partition: int) -> None:
+        """Another may own it by now: nothing is said. What is inside runs on, late."""
+        claim = next(claim for claim in self._position if claim.partition == partition)
+        inside = {(record.partition, record.offset) for record in self._inside if record.claim == claim}
+        self._log.escapes += bool(inside & set(self._log.poison))
+        self._trials.close([claim])
+        self._ledger.close([claim])
+        del self._position[claim]
 
     def take_over(self, partition: int) -> None:
         self._assign(partition)
@@ -160,15 +174,17 @@ class Life:
         batch = [self._inside.pop() for _ in range(min(len(self._inside), self._chance.randint(1, 4)))]
         touched = [place for record in batch if (place := (record.partition, record.offset)) in self._log.poison]
         if touched:
-            self._log.deaths.update(touched)
+            self._log.deaths.update(set(touched))  # it may be inside twice, once for each assignment
             raise Died
         self._ran += batch
 
     def _confirm(self) -> None:
         if self._ran:
             record = self._ran.pop(self._chance.randrange(len(self._ran)))
-            self._log.answers[record.partition, record.offset] += 1
-            self._ledger.done([record])
+            # A late one is answered only where its reply was on the way already.
+            if record.claim in self._position or self._chance.random() < 0.5:
+                self._log.answers[record.partition, record.offset] += 1
+                self._ledger.done([record])
             self._trials.ended([record])
 
 
@@ -181,18 +197,27 @@ def live(
     killer: float = 0.0,
     workers: int = 1,
     handovers: float = 0.0,
+    losses: float = 0.0,
     uses_trials: bool = True,
     max_steps: int = 60_000,
 ) -> Log:
-    """Run lives until everything is answered and committed, or `max_steps` are over."""
+    """Run lives until everything is answered and committed, or `max_steps` are over.
+
+    Args:
+        killer, handovers, losses: how likely each is at every step; who loses a partition gets it back, if it lives.
+    """
     chance = random.Random(seed)
     places = [(partition, offset) for partition in range(partitions) for offset in range(length)]
     log = Log(partitions, length, frozenset(chance.sample(places, poisons)))
     split = [[p for p in range(partitions) if p % workers == worker] for worker in range(workers)]
     lives = [Life(log, chance, owned, killer, uses_trials) for owned in split]
+    lost: list[tuple[Life, int]] = []
     for _ in range(max_steps):
         if log.finished:
             break
+        if lost and chance.random() < 0.1:
+            loser, partition = lost.pop(chance.randrange(len(lost)))
+            (loser if loser in lives else chance.choice(lives)).take_over(partition)
         index = chance.randrange(len(lives))
         life = lives[index]
         try:
@@ -208,4 +233,8 @@ def live(
             partition = chance.choice(life.owned)
             life.hand_over(partition)
             chance.choice(lives).take_over(partition)
+        if chance.random() < losses and life in lives and life.owned:
+            partition = chance.choice(life.owned)
+            life.lose(partition)
+            lost.append((life, partition))
     return log

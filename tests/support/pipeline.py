@@ -105,6 +105,18 @@ class Pipeline:
         """Offsets that the group has committed, by partition of the request topic."""
         return committed_offsets(self.bootstrap_servers, self.group, self.requests, self.partitions)
 
+    def commit(self, partition: int, offset: int, metadata: str) -> None:
+        """Commit in the group's name, while it has no members."""
+        committer = Consumer(
+            {**QUIET, "bootstrap.servers": self.bootstrap_servers, "group.id": self.group, "enable.auto.commit": False}
+        )
+        try:
+            wanted = TopicPartition(self.requests, partition, offset, metadata)
+            (done,) = committer.commit(offsets=[wanted], asynchronous=False)
+            assert done.error is None
+        finally:
+            committer.close()
+
     def ends(self) -> dict[int, int]:
         """The end offsets of the request topic."""
         return end_offsets(self.bootstrap_servers, self.requests, self.partitions)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ def progresses(draw: st.DrawFn) -> tuple[Progress, int]:
     edges = sorted(draw(st.sets(st.integers(1, 10**6), max_size=400)))
     done = tuple(Range(offset + a, offset + b) for a, b in zip(edges[::2], edges[1::2], strict=False))
     trial = draw(st.none() | st.builds(Trial, st.integers(offset, offset + 1000), st.integers(1, 99)))
-    return Progress(draw(st.booleans()), offset + draw(st.integers(0, 10**6)), trial, done), offset
+    life = draw(st.just("") | st.from_regex("[0-9a-f]{16}", fullmatch=True))
+    return Progress(draw(st.booleans()), offset + draw(st.integers(0, 10**6)), trial, done, life), offset
 
 
 @given(progresses())
@@ -29,7 +32,7 @@ def test_ranges_that_do_not_fit_are_left_out_from_the_far_end(case: tuple[Progre
     assert len(text) <= max_chars
     assert text.isascii()
     kept = decode(text, offset)
-    assert (kept.open, kept.hi, kept.trial) == (progress.open, progress.hi, progress.trial)
+    assert replace(kept, done=()) == replace(progress, done=())
     assert kept.done == progress.done[: len(kept.done)]
     if len(kept.done) < len(progress.done):
         assert len(text) > max_chars - 16, "room was left for one more"
@@ -38,6 +41,12 @@ def test_ranges_that_do_not_fit_are_left_out_from_the_far_end(case: tuple[Progre
 def test_it_reads_as_documented() -> None:
     progress = Progress(True, 140, Trial(103, 1), (Range(105, 109), Range(112, 113)))
     assert encode(progress, 100) == "fb1 open +40 trial +3x1 done 5-9,12-13"
+    line = "fb2 00112233aabbccdd open +40 trial +3x1 done 5-9,12-13"
+    assert encode(replace(progress, life="00112233aabbccdd"), 100) == line
+
+
+def test_a_line_of_version_1_is_nobodys_in_particular() -> None:
+    assert decode("fb1 open +40 trial +3x1", 100) == Progress(True, 140, Trial(103, 1))
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
@@ -50,6 +59,9 @@ def test_no_metadata_says_nothing(nothing: str | None) -> None:
     [
         "something of another program",
         "fb2 open +40",
+        "fb2 0011 open +40",
+        "fb1 00112233aabbccdd open +40",
+        "fb3 00112233aabbccdd open +40",
         "fb1 open",
         "fb1 ajar +4",
         "fb1 open +4 done 9-5",

@@ -1,5 +1,7 @@
 """What is let in, and when; the histories of whole lives are in test_trials_simulation."""
 
+from dataclasses import replace
+
 from forebay_consumer.ledger import Mark
 from forebay_consumer.progress import Progress, Trial
 from forebay_consumer.record import Claim, Record
@@ -18,8 +20,11 @@ def offsets(some: list[Record]) -> list[int]:
     return [record.offset for record in some]
 
 
+LIFE = "0123456789abcdef"
+
+
 def opened(found: Progress | None = None, *, start: int = 0, end: int = 100, ahead: int = 4) -> Trials:
-    trials = Trials(max_lives=2, ahead=ahead)
+    trials = Trials(max_lives=2, ahead=ahead, life=LIFE)
     trials.open(CLAIM, start, found or Progress(), end)
     return trials
 
@@ -168,7 +173,7 @@ def test_a_trial_that_is_cut_short_by_a_hand_over_is_no_evidence() -> None:
     acknowledge(trials)
     assert offsets(trials.admit([])[0]) == [0]
     parting = trials.parting(CLAIM, Mark(0))
-    assert parting == Progress(True, 9, Trial(0, 1)), "the other suspects stay suspects"
+    assert parting == Progress(True, 9, Trial(0, 1), life=LIFE), "the other suspects stay suspects"
 
 
 def test_the_last_commit_of_a_clean_life_says_closed() -> None:
@@ -178,7 +183,7 @@ def test_the_last_commit_of_a_clean_life_says_closed() -> None:
     assert offsets(trials.finish()) == []
     assert not trials.settled()
     trials.ended(run)
-    assert acknowledge(trials, 2) == Progress(False, 2)
+    assert acknowledge(trials, 2) == Progress(False, 2, life=LIFE)
     assert trials.settled()
     assert trials.admit(records(2)) == ([], []), "nothing goes in any more"
 
@@ -187,7 +192,7 @@ def test_suspects_given_back_at_shutdown_stay_suspects() -> None:
     trials = opened(Progress(True, 3), end=3)
     trials.admit(records(0, 1, 2))
     assert offsets(trials.finish()) == [0, 1, 2]
-    assert acknowledge(trials) == Progress(True, 3)
+    assert acknowledge(trials) == Progress(True, 3, life=LIFE)
     assert trials.settled()
 
 
@@ -211,3 +216,84 @@ def test_a_broker_that_keeps_no_text_does_not_stop_the_work() -> None:
     trials.untold(CLAIM)
     assert offsets(trials.admit(records(0, 1))[0]) == [0, 1]
     assert trials.due() == []
+
+
+def regained(trials: Trials, found: Progress, start: int = 0) -> Claim:
+    """The partition is lost and comes back, with what stands beside its offset."""
+    trials.close([CLAIM])
+    again = CLAIM._replace(epoch=2)
+    trials.open(again, start, found, 100)
+    return again
+
+
+def test_a_claim_of_its_own_is_no_evidence_and_does_not_shrink() -> None:
+    trials = opened(ahead=4)
+    acknowledge(trials)
+    trials.admit(records(0, 1, 2, 3))
+    told = acknowledge(trials)
+    inside, _ = trials.admit(records(4, 5, 6, 7))
+    again = regained(trials, told)
+    assert not trials.suspicious
+    assert trials.admit([make_record(offset, epoch=2) for offset in range(3)]) == ([], []), "it opens anew"
+    assert acknowledge(trials, claim=again).hi >= inside[-1].next_offset, "one that runs still may yet kill"
+    assert offsets(trials.admit([])[0]) == [0, 1, 2]
+
+
+def test_the_claim_of_another_that_took_it_meanwhile_is_evidence() -> None:
+    trials = opened()
+    told = acknowledge(trials)
+    regained(trials, replace(told, life="f" * 16))
+    assert trials.suspicious
+
+
+def test_the_claim_of_a_worker_of_before_is_evidence() -> None:
+    trials = opened()
+    regained(trials, replace(acknowledge(trials), life=""))
+    assert trials.suspicious
+
+
+def test_who_was_suspect_stays_so_with_the_evidence_of_earlier_lives_alone() -> None:
+    trials = opened(Progress(True, 9, Trial(0, 1)), end=9)
+    trials.admit(records(0))
+    acknowledge(trials)
+    (inside,), _ = trials.admit([])
+    told = acknowledge(trials)
+    assert told.trial == Trial(0, 2)
+    again = regained(trials, told)
+    assert trials.suspicious
+    trials.admit([make_record(offset, epoch=2) for offset in range(2)])
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1), "this life has not ended"
+    assert trials.admit([]) == ([], []), "it runs still, from before"
+    trials.ended([inside])
+    assert trials.admit([]) == ([], [])
+    assert acknowledge(trials, claim=again).trial == Trial(0, 2)
+    assert [record.claim.epoch for record in trials.admit([])[0]] == [2]
+
+
+def test_nothing_goes_in_anywhere_while_a_trial_that_a_loss_cut_short_still_stands() -> None:
+    trials = opened(Progress(True, 1), end=1)
+    trials.admit(records(0))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    told = acknowledge(trials)
+    assert told.trial == Trial(0, 1)
+    trials.ended(inside)
+    trials.open(OTHER, 0, Progress(), 0)
+    acknowledge(trials, claim=OTHER)
+    again = regained(trials, told, start=1)
+    trials.admit(records(0, claim=OTHER))
+    acknowledge(trials, claim=OTHER)
+    assert trials.admit([]) == ([], [])
+    acknowledge(trials, 1, claim=again)
+    acknowledge(trials, claim=OTHER)
+    assert len(trials.admit([])[0]) == 1
+
+
+def test_who_was_convicted_is_so_again_where_the_answer_was_not_committed() -> None:
+    found = Progress(True, 1, Trial(0, 2))
+    trials = opened(found, end=1)
+    told = acknowledge(trials)
+    _, poison = trials.admit(records(0))
+    trials.ended(poison)
+    regained(trials, told)
+    assert offsets(trials.admit([make_record(0, epoch=2)])[1]) == [0]

@@ -42,6 +42,21 @@ def test_an_outside_killer_convicts_nobody(workers: int) -> None:
         check(log)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_who_loses_partitions_and_gets_them_back_still_finds_the_record_that_kills(workers: int) -> None:
+    for seed in range(SEEDS):
+        log = live(seed, workers=workers, losses=0.003)
+        check(log)
+        assert all(log.deaths[place] <= 3 + log.escapes for place in log.poison), f"seed {seed}: {log.deaths}"
+
+
+def test_who_loses_partitions_and_gets_them_back_suspects_nobody() -> None:
+    for seed in range(SEEDS):
+        log = live(seed, poisons=0, losses=0.003)
+        check(log)
+        assert log.suspicious_steps == 0
+
+
 def test_without_outside_killer_or_poison_nothing_is_answered_twice() -> None:
     for seed in range(100):
         log = live(seed, poisons=0)
