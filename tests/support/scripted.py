@@ -143,3 +143,10 @@ class Measured(Scripted):
 
     def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         return [len(row) for row in output]
+
+
+class Brief(Scripted):
+    """Answers with the digest alone."""
+
+    def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return [{"digest": digest(row)} for row in output]
