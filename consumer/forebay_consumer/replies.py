@@ -31,6 +31,7 @@ BUSY_WAIT_S: Final = 0.002  # while reports are awaited
 IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
 ALONE_TIMEOUT_S: Final = 10.0
+LAST_REPORTS_S: Final = 1.0  # of a producer that ended
 REBUILDS: Final = 5
 REBUILDS_WITHIN_S: Final = 300.0
 
@@ -219,8 +220,8 @@ class Replies:
     def _poll(self, timeout_s: float) -> None:
         self._serving(self._producer.poll, timeout_s)
 
-    def _flush(self) -> None:
-        self._serving(self._producer.flush, ALONE_TIMEOUT_S)
+    def _flush(self, timeout_s: float) -> None:
+        self._serving(self._producer.flush, timeout_s)
 
     def _serving(self, serve: Callable[[float], Any], timeout_s: float) -> None:
         """Serve callbacks; a fatal error comes as an exception, whatever callbacks there are, and is noted."""
@@ -235,8 +236,10 @@ class Replies:
         Raises:
             FatalError: no new producer would fare better, or there were too many.
         """
+        # Its queue is purged by the client; what is on the wire may be confirmed yet, and need not be produced again.
+        self._flush(LAST_REPORTS_S)
         self._producer.purge()
-        self._poll(0)  # the last reports: what they confirm need not be produced again
+        self._poll(0)
         error, self._ended_by = self._ended_by, None
         if error.code() in REMEDIES or not self._rebuilds.another():
             raise ended(error)
@@ -280,9 +283,9 @@ class Replies:
         """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
         if not message.alone:
             message.alone = True
-            self._flush()
+            self._flush(ALONE_TIMEOUT_S)
             self._produce(message)
-            self._flush()
+            self._flush(ALONE_TIMEOUT_S)
         else:
             for other in self._writer.instead(message):
                 self._produce(other)
