@@ -162,6 +162,19 @@ def test_a_backlog_that_comes_in_by_pieces_makes_full_batches(pipeline: Pipeline
         assert worker.batches() == [*[10] * 10, 2]
 
 
+def test_a_backlog_of_which_no_full_batch_has_room_lingers_for_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
+    for number in range(20):
+        an_hour_ago_ms = int((time.time() - 3600) * 1000)
+        pipeline.send("x" * 400_000, id=str(number), partition=0, timestamp_ms=an_hour_ago_ms)
+    pipeline.flush()
+    limits = {"max_bytes_in_flight": 2**20, "max_request_bytes": 2**19}
+    settings = pipeline.settings(batching={"max_batch_size": 10, "linger_ms": 60_000}, limits=limits)
+    with WorkerProcess(tmp_path, settings) as worker:
+        pipeline.reader().wait_for(20, within_s=40)  # one linger would be longer
+        assert worker.stop() == 0
+    assert max(worker.batches()) < 10
+
+
 def test_suspects_of_a_backlog_go_one_by_one_and_none_lingers(pipeline: Pipeline, tmp_path: Path) -> None:
     for id_, text in texts(20):
         pipeline.send(text, id=id_, partition=0, timestamp_ms=int((time.time() - 3600) * 1000))

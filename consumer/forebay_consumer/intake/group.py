@@ -213,17 +213,24 @@ class GroupIntake:
             messages += self._consumer.consume(wanted, 0)
         behind = len(messages) > wanted  # there was more than we took: what we took has waited already
         now, now_wall = self._clock(), wall()
-        records = []
+        polled: list[tuple[Message, Claim]] = []
         for message in messages:
             if (error := message.error()) is not None:
                 self._judge(error)
             elif (claim := self._claims.get((message.topic(), message.partition()))) is not None:
-                waited = behind or self._snapshot.lag.get(claim, 0) > 0
-                records.append(_record(message, claim, now, now_wall, waited))
-        if records:
+                polled.append((message, claim))
+        records = []
+        if polled:
             # Known before any of them is looked at: `max_backlog` counts what waits behind each.
-            ends = self._ends({record.claim for record in records})
+            ends = self._ends({claim for _, claim in polled})
             self._snapshot = replace(self._snapshot, ends={**self._snapshot.ends, **ends})
+            last = {claim: message.offset() for message, claim in polled}
+            lagging = {
+                claim
+                for claim, offset in last.items()
+                if self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > offset + 1
+            }
+            records = [_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled]
             size = sum(record.size for record in records) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records
