@@ -22,11 +22,15 @@ class Commits:
         self._max_chars = MAX_CHARS
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
-        """What to commit at monotonic time `now`: at the interval what moved, and at once what records wait for."""
+        """What to commit at monotonic time `now`: at the interval what moved, and at once what records wait for.
+
+        Never two commits of one assignment at once: the client sends one again whose connection broke, and the older
+        would set the offset back [seen after a broker's restart].
+        """
         claims = set(self._trials.due())
         if now >= self._next_s:
             self._next_s = now + self._interval_s
-            claims.update(self._ledger.moved())
+            claims.update(set(self._ledger.moved()) - self._trials.asking())
         return self._all(self._ledger.marks(claims) if claims else {}, self._trials.progress)
 
     def parting(self, claims: Iterable[Claim]) -> Mapping[Claim, Commit]:

@@ -240,6 +240,11 @@ class Trials:
                 if not partition.asking and self._wants(partition)
             ]
 
+    def asking(self) -> set[Claim]:
+        """Assignments with a commit on its way."""
+        with self._lock:
+            return {claim for claim, partition in self._partitions.items() if partition.asking}
+
     def progress(self, claim: Claim, mark: Mark) -> Progress:
         """What a commit of `mark` is to say now; it counts as asked for.
 

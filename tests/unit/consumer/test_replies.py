@@ -11,6 +11,7 @@ import forebay_schemas as schemas
 from forebay_consumer import replies as module
 from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
+from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.record import Record, Success
 from forebay_consumer.replies import Replies
@@ -99,10 +100,7 @@ class Site:
         self.metrics = Metrics()
         self.replies = Replies(
             {},
-            Routes(["replies"]),
-            None,
-            schemas.Model("m", "1"),
-            {},
+            Writer(Routes(["replies"]), None, schemas.Model("m", "1"), {}),
             owns=lambda claim: claim.partition in self.owned,
             done=lambda records: self.done.extend(record.offset for record in records),
             gave_up=lambda records, _: self.gone.extend(record.offset for record in records),

@@ -25,7 +25,7 @@ class Held:
 
     def __init__(self, *offsets: int) -> None:
         metrics, failure = Metrics(), Failure()
-        self.ledger, self.trials = Ledger(transactional=True), Trials(2, ahead=100)
+        self.ledger, self.trials = Ledger(transactional=True), Trials(2, ahead=100, life="0" * 16)
         self.commits = Commits(self.ledger, self.trials, 0.0)
         self.ledger.open(CLAIM, 0)
         self.trials.open(CLAIM, 0, Progress(), 0)
@@ -49,7 +49,9 @@ class Held:
 
     def next(self) -> tuple[dict[Claim, int], list[int]]:
         """The offsets of the next transaction, and those of the answers in it."""
-        commits, answers = self.stage._covered(self.commits.due(0.0))
+        asked = self.commits.due(0.0)
+        commits, answers = self.stage._covered(asked)
+        self.commits.refused(asked)
         return {claim: commit.offset for claim, commit in commits.items()}, [one.record.offset for one in answers]
 
 
