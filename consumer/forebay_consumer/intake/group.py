@@ -12,19 +12,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import (
-    TIMESTAMP_LOG_APPEND_TIME,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import POLL_S, Listener, Snapshot, Start
+from forebay_consumer.intake.message import read_record
 from forebay_consumer.kafka_settings import consumer_settings, make_client
 from forebay_consumer.progress import Commit, decode
 from forebay_consumer.reachable import Reachable
@@ -230,7 +224,7 @@ class GroupIntake:
                 for claim, offset in last.items()
                 if self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > offset + 1
             }
-            records = [_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled]
+            records = [read_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled]
             size = sum(record.size for record in records) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records
@@ -474,23 +468,3 @@ def _code(error: Any) -> int:
     if code != KafkaError._FATAL:
         return code
     return next((known for known in _REMEDY if KafkaError(known).str() in error.str()), code)
-
-
-def _record(message: Message, claim: Claim, now: float, now_wall: float, waited: bool) -> Record:
-    fault = None
-    try:
-        headers = message.headers()
-    except SystemError:  # a header name that is not UTF-8 cannot be represented by the client
-        headers, fault = None, "headers: a header name is not UTF-8"
-    key, value = message.key(), message.value()
-    kind, milliseconds = message.timestamp()
-    timestamp_s = milliseconds / 1000 if milliseconds > 0 else None
-    queue_s = None if timestamp_s is None else max(0.0, now_wall - timestamp_s)  # 0: the writer's clock is ahead
-    since_s = now - queue_s if waited and queue_s is not None else now
-    size = len(key or b"") + len(value or b"")
-    if headers:
-        size += sum(len(name) + len(content or b"") for name, content in headers)
-    record = Record(claim, message.offset(), key, value, headers, timestamp_s, queue_s, since_s, size, fault)
-    if kind == TIMESTAMP_LOG_APPEND_TIME:
-        record.timestamp_type = "LogAppendTime"
-    return record
