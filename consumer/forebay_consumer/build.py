@@ -1,42 +1,35 @@
 """Builds a worker from its settings; the only place that knows all parts by their constructors."""
 
 import os
-import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
-from forebay_consumer.books import Books
 from forebay_consumer.breaker import Breaker
-from forebay_consumer.commits import Commits
+from forebay_consumer.by_lock import by_lock
+from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
 from forebay_consumer.existing import Existing
 from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
-from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
 from forebay_consumer.health import Health, HealthServer
 from forebay_consumer.instance import Instance, Instances
-from forebay_consumer.intake.group import GroupIntake
-from forebay_consumer.ledger import Ledger
 from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.models.registry import model_class
 from forebay_consumer.pause import Pause
 from forebay_consumer.preprocess import Preprocess, Preprocessor
-from forebay_consumer.record import Claim
-from forebay_consumer.replies import Replies
 from forebay_consumer.retries import Retries
+from forebay_consumer.roles import Setting
 from forebay_consumer.routes import Routes
 from forebay_consumer.shutdown import Shutdown
-from forebay_consumer.transactions import Transactions
-from forebay_consumer.trials import Trials
 from forebay_consumer.watchdog import Alarm, Watchdog
-from forebay_consumer.window import NO_ENDS, Rules, Window
-from forebay_consumer.worker import Keeper, TransactionalKeeper, Worker
+from forebay_consumer.window import Rules
+from forebay_consumer.worker import Worker
 from forebay_schemas import RequestError
 from forebay_schemas.request import read_row
 
@@ -115,8 +108,6 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     in_flight = limits.max_in_flight or (batching.lookahead + 4 * len(models)) * largest
 
     metrics, failure = Metrics(), Failure()
-    exactly_once = delivery.mode == "exactly-once"
-    ledger = Ledger(transactional=exactly_once)
     flow = Flow(in_flight, limits.max_bytes_in_flight)
     rules = Rules(
         max_rows=largest,
@@ -125,18 +116,6 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         max_cost=batching.max_batch_cost,
         lookahead=batching.lookahead,
     )
-
-    def ends(waiting_rows: int) -> Mapping[Claim, int]:
-        # With no room and nothing inside but what waits, or with suspects, nothing more comes before a batch goes.
-        coming = (flow.room() or flow.rows > waiting_rows) and not trials.suspicious
-        return intake.snapshot.ends if coming else NO_ENDS
-
-    feed = Feed(Window(rules), ledger.takes, ends=ends)
-    # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
-    trials = Trials(settings.retry.trials, ahead=in_flight, life=secrets.token_hex(8))
-    # A transaction carries at once what it can; its own length is interval enough.
-    commits = Commits(ledger, trials, 0.0 if exactly_once else delivery.commit_interval_ms / 1000)
-    books = Books(ledger, trials, commits, flow, metrics)
     routes = Routes(settings.topics.replies)
     origin = {
         "group": str(settings.kafka["group.id"]),
@@ -145,45 +124,12 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         "model-version": served.version,
     }
     writer = Writer(routes, settings.topics.dead_letters, served, origin)
-    drain_s = delivery.drain_ms / 1000
-    keeping = (ledger, trials, commits, books, feed, metrics, failure, drain_s)
-    replies: Replies | Transactions
-    if exactly_once:
-        replies = transactions = Transactions(
-            settings.kafka,
-            delivery.transactional_id,
-            writer,
-            commits,
-            books,
-            owns=ledger.owns,
-            withdraw=ledger.withdraw,
-            group=lambda: intake.group_metadata,
-            metrics=metrics,
-            failure=failure,
-            part_within_s=drain_s,
-        )
-        keeper: Keeper = TransactionalKeeper(transactions, *keeping)
+    setting = Setting(settings, rules, flow, writer, metrics, failure)
+    if delivery.mode == "queue":
+        mode = by_lock(setting, consumers=delivery.queue.consumers * len(models))
     else:
-        replies = Replies(
-            settings.kafka,
-            writer,
-            owns=ledger.owns,
-            done=books.answered,
-            gave_up=books.give_up,
-            metrics=metrics,
-            failure=failure,
-        )
-        keeper = Keeper(*keeping)
-    intake = GroupIntake(
-        settings.kafka, settings.topics.requests, delivery.start, keeper, limits.max_bytes_in_flight, exactly_once
-    )
-
-    def commit(now: float) -> None:
-        if not exactly_once:
-            intake.commit(commits.due(now))
-        elif trials.due():
-            transactions.wake()
-
+        mode = by_offset(setting, in_flight)
+    intake, feed, replies = mode.intake, mode.feed, mode.replies
     alarm = Alarm()
     watchdog = Watchdog(_seconds(limits.forward_timeout_ms), alarm)
     retries = _retries(settings.retry, failure, shutdown)
@@ -217,27 +163,26 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         ),
         feed,
         flow,
-        takes=ledger.takes,
+        takes=mode.book.takes,
         publish=replies.publish,
-        give_up=books.give_up,
+        give_up=mode.endings.give_up,
         metrics=metrics,
         failure=failure,
         threads=limits.preprocess_threads,
         chunk=max(largest, 32),
         watchdog=Watchdog(_seconds(limits.preprocess_timeout_ms), alarm),
     )
-    health = Health(stuck_after_s=intake.max_poll_s)
+    health = Health(stuck_after_s=mode.max_poll_s)
     return Worker(
         intake,
         preprocess,
         feed,
         instances,
         replies,
-        ledger,
-        trials,
-        commits,
-        commit,
-        books,
+        mode.book,
+        mode.admission,
+        mode.settlement,
+        mode.endings,
         flow,
         health,
         HealthServer(settings.metrics, health, metrics.registry),
@@ -245,5 +190,5 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         failure,
         shutdown,
         delivery.max_uncommitted,
-        settings.retry.trials,
+        mode.poisoned,
     )

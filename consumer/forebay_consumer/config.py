@@ -39,6 +39,27 @@ REFUSED: Final = {
     "transactional.id": "exactly-once is a delivery mode, not a client setting",
     "enable.partition.eof": "the worker reads positions itself",
 }
+_BROKERS: Final = "in a share group it is the broker's: group.share.* of the broker, share.* of the group"
+_NO_SUCH: Final = "a share group has nothing of the kind"
+REFUSED_BY_QUEUE: Final = {
+    "share.acknowledgement.mode": "a request is acknowledged only after its reply is confirmed",
+    "isolation.level": "the worker sets the group to share.isolation.level=read_committed",
+    "statistics.interval.ms": "the worker reads the statistics to know whether it has joined",
+    "session.timeout.ms": _BROKERS,
+    "heartbeat.interval.ms": _BROKERS,
+    "group.remote.assignor": _BROKERS,
+    "partition.assignment.strategy": _BROKERS,
+    "group.protocol": _NO_SUCH,
+    "group.protocol.type": _NO_SUCH,
+    "group.instance.id": _NO_SUCH,
+    "queued.min.messages": "a share consumer fetches nothing ahead",
+    "queued.max.messages.kbytes": "a share consumer fetches nothing ahead",
+    "fetch.error.backoff.ms": _NO_SUCH,
+    "fetch.queue.backoff.ms": _NO_SUCH,
+    "consume.callback.max.messages": _NO_SUCH,
+    "allow.auto.create.topics": "create the request topics before",
+}
+"""Settings that librdkafka's share consumer does not take, or that are ours."""
 _SECRET: Final = re.compile(
     r"password|passphrase|secret|\.key\.pem|sasl\.jaas|sasl\.oauthbearer\.config|token", re.IGNORECASE
 )
@@ -138,14 +159,46 @@ class TopicsSettings(Part):
         return self
 
 
+class QueueSettings(Part):
+    """What `mode: queue` alone needs."""
+
+    lock_ms: Annotated[
+        int | None,
+        Field(
+            ge=1000,
+            le=3_600_000,
+            description="How long the broker keeps a polled request for this worker; what is not started after 60 % of "
+            "it is handed back. none: as set for the group, else 2.5 × limits.forward_timeout_ms within 15 to 60 s.",
+        ),
+    ] = None
+    max_deliveries: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=1000,
+            description="How often the broker hands a request out; at the last time, of 5 or more the last but one, it "
+            "is answered poison. none: as set for the group, else 10.",
+        ),
+    ] = None
+    consumers: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Share consumers for each copy of the model. Higher: a fast model waits less for the broker, "
+            "and more is held.",
+        ),
+    ] = 2
+
+
 class DeliverySettings(Part):
     """What is promised, and when offsets are committed."""
 
     mode: Annotated[
-        Literal["at-least-once", "exactly-once"],
+        Literal["at-least-once", "exactly-once", "queue"],
         Field(
-            description="The delivery mode. With exactly-once, replies and offsets go in transactions, and readers of "
-            "the replies need isolation.level=read_committed."
+            description="The delivery mode, see [delivery.md](delivery.md). With exactly-once, readers of the replies "
+            "need isolation.level=read_committed; queue is experimental."
         ),
     ] = "at-least-once"
     transactional_id: Annotated[
@@ -175,6 +228,7 @@ class DeliverySettings(Part):
         int,
         Field(ge=1, description="Most records polled but not covered by an accepted commit; bounds what is repeated."),
     ] = 100_000
+    queue: Annotated[QueueSettings, Field(description="What mode queue alone needs.")] = QueueSettings()
 
 
 class BatchingSettings(Part):
@@ -456,7 +510,24 @@ class WorkerSettings(Layered):
                 f"kafka.isolation.level={level!r}: with delivery exactly-once it is 'read_committed'; requests of "
                 "aborted transactions were never sent, and an offset that is not committed yet is no place to begin"
             )
+        if self.delivery.mode == "queue":
+            self._check_queue()
         return self
+
+    def _check_queue(self) -> None:
+        for key, reason in REFUSED_BY_QUEUE.items():
+            if key in self.kafka:
+                raise ValueError(f"kafka.{key} may not be set with delivery.mode queue: {reason}")
+        if self.delivery.start == "fail":
+            raise ValueError(
+                "delivery.start=fail: allowed with delivery.mode queue are earliest and latest; no client can ask "
+                "whether a share group has begun"
+            )
+        if self.limits.max_backlog is not None:
+            raise ValueError(
+                "limits.max_backlog may not be set with delivery.mode queue: many workers share a partition, and none "
+                "knows what waits; limits.request_ttl_ms refuses what has waited too long"
+            )
 
     def shown(self) -> dict[str, Any]:
         """The merged settings as plain data, secrets hidden."""

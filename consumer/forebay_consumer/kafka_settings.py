@@ -1,4 +1,4 @@
-"""Which of the user's librdkafka settings go to the consumer and which to the producer; unlisted ones go to both.
+"""Which of the user's librdkafka settings go to the consumer and which to the producer; unlisted ones go to all.
 
 Both raise BadConfig where a secret's file or the function for OAuth tokens cannot be had.
 """
@@ -23,6 +23,7 @@ _CONSUMER_ONLY: Final = (
     "isolation.level",
     "max.partition.fetch.bytes",
     "max.poll.interval.ms",
+    "max.poll.records",
     "partition.assignment.strategy",
     "session.timeout.ms",
 )
@@ -81,6 +82,11 @@ def transactional_settings(kafka: Mapping[str, Any], transactional_id: str) -> d
     if "delivery.timeout.ms" not in kafka and "message.timeout.ms" not in kafka:
         del settings["delivery.timeout.ms"]  # the client then takes the transaction's
     return settings
+
+
+def admin_settings(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    own = _CONSUMER_ONLY + _PRODUCER_ONLY
+    return {key: value for key, value in with_credentials(kafka).items() if not key.startswith(own)}
 
 
 def make_client(kind: Any, settings: Mapping[str, Any]) -> Any:

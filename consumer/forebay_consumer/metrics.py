@@ -73,6 +73,10 @@ class Metrics:
         self.instances = gauge("instances", "Copies of the model that are loaded and warm.")
         self.assigned = gauge("assigned_partitions", "Partitions that this worker owns.")
         self.commits = counter("commits_total", "Offset commits, by result.", "result")
+        self.acknowledged = counter(
+            "acknowledged_total", "Records whose end was told to a share group, by the broker's word.", "end", "result"
+        )
+        self.redelivered = counter("redelivered_total", "Records polled that a share group had handed out before.")
         self.rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
         self.loads = counter("model_loads_total", "Times a copy of the model was loaded.")
         self.warmups = counter("warmup_passes_total", "Warm-up passes run.")

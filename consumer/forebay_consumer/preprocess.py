@@ -180,7 +180,9 @@ class Preprocessor:
                 except Exception as error:
                     faults.append(self._fault(decoded, error))
                     continue
-                items.append(Item(record, envelope, rows, max(1, cost), content.parameters, key))
+                # A key of its own keeps it out of every other's pass.
+                company = (key, record.claim, record.offset) if record.alone else key
+                items.append(Item(record, envelope, rows, max(1, cost), content.parameters, company))
             else:
                 index, refusal = bad
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""

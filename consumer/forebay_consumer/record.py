@@ -28,6 +28,9 @@ class Record:
         fault: why the record's headers could not even be read, or None.
         rows: rows counted against the flow; 1 until the record is decoded.
         size: bytes of key, value and headers.
+        delivery: how often a share group has handed it out, this time included.
+        last: it is on one of the last deliveries that the group allows: to be answered, not run.
+        alone: it was handed out so often that it shares no pass.
     """
 
     claim: Claim
@@ -42,6 +45,9 @@ class Record:
     fault: str | None = None
     rows: int = 1
     timestamp_type: str = "CreateTime"
+    delivery: int = 1
+    last: bool = False
+    alone: bool = False
 
     @property
     def topic(self) -> str:

@@ -21,7 +21,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.preprocess import Preprocess
 from forebay_consumer.progress import Commit, Progress
 from forebay_consumer.record import Claim, Fault, Record
-from forebay_consumer.replies import Replies
+from forebay_consumer.roles import Admission, Book, Endings, Settlement, Stage
 from forebay_consumer.shutdown import Shutdown
 from forebay_consumer.transactions import Transactions
 from forebay_consumer.trials import Trials
@@ -130,7 +130,8 @@ class Worker:
     """Runs until it is asked to stop and has answered what it holds, or until something fatal happens.
 
     Args:
-        commit: called every turn with the monotonic time; sees to it that what is due is committed.
+        max_uncommitted: with so many records uncovered, none is polled.
+        poisoned: the answer to a record that is not let run.
     """
 
     def __init__(
@@ -139,12 +140,11 @@ class Worker:
         preprocess: Preprocess,
         feed: Feed,
         instances: Instances,
-        replies: Replies | Transactions,
-        ledger: Ledger,
-        trials: Trials,
-        commits: Commits,
-        commit: Callable[[float], None],
-        books: Books,
+        replies: Stage,
+        ledger: Book,
+        trials: Admission,
+        commits: Settlement,
+        books: Endings,
         flow: Flow,
         health: Health,
         server: HealthServer,
@@ -152,7 +152,7 @@ class Worker:
         failure: Failure,
         shutdown: Shutdown,
         max_uncommitted: int,
-        max_lives: int,
+        poisoned: Callable[[Record], Fault],
         clock: Clock = monotonic,
     ) -> None:
         self._intake = intake
@@ -163,7 +163,6 @@ class Worker:
         self._ledger = ledger
         self._trials = trials
         self._commits = commits
-        self._commit = commit
         self._books = books
         self._flow = flow
         self._health = health
@@ -172,7 +171,7 @@ class Worker:
         self._failure = failure
         self._shutdown = shutdown
         self._max_uncommitted = max_uncommitted
-        self._max_lives = max_lives
+        self._poisoned = poisoned
         self._clock = clock
         self._look_at = 0.0
         self._log = structlog.get_logger()
@@ -230,7 +229,7 @@ class Worker:
             self._preprocess.submit(run)  # returns at once; its threads fill the window
         if poison:
             self._log.error("poison found", action="poison", offsets=[record.offset for record in poison])
-            self._replies.publish([poisoned(record, self._max_lives) for record in poison])
+            self._replies.publish([self._poisoned(record) for record in poison])
         if self._trials.suspicious:
             self._trials.reached(self._intake.positions())
 
@@ -244,7 +243,7 @@ class Worker:
             self._look_at = now + LOOK_EVERY_S
             for claim, position in self._intake.positions().items():
                 self._ledger.advance(claim, position)
-        self._commit(now)
+        self._intake.commit(self._commits.due(now))
         if looks:
             self._show()
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from confluent_kafka.admin import AclOperation
 
 from forebay_producer import BrokerUnavailable, Client, NotDelivered, ReplyTimeout
 from forebay_schemas import Failure, Result
 from support.broker import Topics
 from support.pipeline import Pipeline
+from support.queue import set_group
 from support.secure_broker import (
     DESCRIBE,
     GROUP,
@@ -209,6 +211,54 @@ def test_row_23_exactly_once_needs_one_right_more(site: Site, tmp_path: Path, mi
 
 
 # ---- who it is
+
+
+def _queue(site: Site, grants: Iterable[AclOperation]) -> dict[str, Any]:
+    """Settings of a queue, whose worker has these rights on the group's settings beside all others."""
+    site.grant_all()
+    for operation in grants:
+        site.secure.grant(site.worker, [(GROUP, site.pipeline.group, operation)])
+    return site.settings(delivery={"mode": "queue"})
+
+
+def test_the_documented_acls_are_enough_for_a_queue(site: Site, tmp_path: Path) -> None:
+    settings = _queue(site, [AclOperation.DESCRIBE_CONFIGS, AclOperation.ALTER_CONFIGS])
+    with WorkerProcess(tmp_path, settings) as worker:
+        site.ask_for_a_result_and_an_error()
+        reader = site.pipeline.reader()
+        reader.wait_for(2)
+        reader.close()
+        assert worker.stop() == 0
+    assert refusals(worker.lines()) == []
+
+
+@pytest.mark.parametrize("granted", [[], [AclOperation.DESCRIBE_CONFIGS]], ids=["cannot look", "cannot set"])
+def test_without_a_right_on_the_groups_settings_a_queue_ends_and_names_it(
+    site: Site, tmp_path: Path, granted: list[AclOperation]
+) -> None:
+    with WorkerProcess(tmp_path, _queue(site, granted)) as worker:
+        wait_until(lambda: worker.process.poll() is not None, "it ends")
+        (line,) = worker.lines("worker_failed")
+    assert worker.process.returncode == 1
+    if not granted:
+        assert f"grant DescribeConfigs on the group {site.pipeline.group}" in line["error"]
+    else:
+        assert f"grant AlterConfigs on the group {site.pipeline.group}" in line["error"]
+        assert f"--entity-name {site.pipeline.group} --add-config share.auto.offset.reset=earliest," in line["error"]
+
+
+def test_a_queue_that_an_operator_has_set_up_needs_no_right_to_set(site: Site, tmp_path: Path) -> None:
+    settings = _queue(site, [AclOperation.DESCRIBE_CONFIGS])
+    chosen = {"auto.offset.reset": "earliest", "isolation.level": "read_committed"}
+    chosen |= {"record.lock.duration.ms": "30000", "delivery.count.limit": "5"}
+    servers = site.secure.bootstrap_servers
+    set_group(servers, site.pipeline.group, {f"share.{key}": value for key, value in chosen.items()})
+    with WorkerProcess(tmp_path, settings) as worker:
+        site.ask_for_a_result_and_an_error()
+        reader = site.pipeline.reader()
+        reader.wait_for(2)
+        reader.close()
+        assert worker.stop() == 0
 
 
 def test_row_23_a_wrong_password_ends_the_worker_and_names_the_settings(site: Site, tmp_path: Path) -> None:

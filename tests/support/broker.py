@@ -23,6 +23,8 @@ SHORT_CLOCKS: Final[Mapping[str, str]] = MappingProxyType(
         "group.share.session.timeout.ms": "3000",
         "group.share.min.heartbeat.interval.ms": "200",
         "group.share.heartbeat.interval.ms": "500",
+        "group.share.min.record.lock.duration.ms": "1000",
+        "group.share.assignment.interval.ms": "100",
         # A killed broker is registered again only when its former session has ended.
         "broker.session.timeout.ms": "2000",
         "broker.heartbeat.interval.ms": "300",

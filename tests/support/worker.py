@@ -48,7 +48,8 @@ class WorkerProcess:
         if "task" in settings.get("model", {}):
             del defaults["model"]
         merged = _merge(defaults, settings)
-        if merged["kafka"].get("group.protocol") == "consumer":  # there the broker sets the clocks
+        queue = merged.get("delivery", {}).get("mode") == "queue"
+        if queue or merged["kafka"].get("group.protocol") == "consumer":  # there the broker sets the clocks
             merged["kafka"] = {key: value for key, value in merged["kafka"].items() if key not in CLASSIC_CLOCKS}
         self._config.write_text(yaml.safe_dump(merged))
         self._process: subprocess.Popen[bytes] | None = None

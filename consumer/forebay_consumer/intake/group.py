@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import FatalError
@@ -224,7 +224,9 @@ class GroupIntake:
                 for claim, offset in last.items()
                 if self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > offset + 1
             }
-            records = [read_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled]
+            records = [
+                read_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled
+            ]
             size = sum(record.size for record in records) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records

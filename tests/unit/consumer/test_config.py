@@ -514,7 +514,7 @@ def test_a_plain_delivery_above_keeps_what_stands_below(file: Path, monkeypatch:
 
 def test_a_plain_delivery_is_checked_as_a_mode(file: Path) -> None:
     said = refusal(file, {"delivery": "maybe"})
-    assert "delivery.mode: Input should be 'at-least-once' or 'exactly-once' (given: 'maybe')" in said
+    assert "delivery.mode: Input should be 'at-least-once', 'exactly-once' or 'queue' (given: 'maybe')" in said
 
 
 def test_exactly_once_reads_committed_requests_and_offsets_alone(file: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from forebay_consumer.kafka_settings import consumer_settings, producer_settings
+from forebay_consumer.kafka_settings import admin_settings, consumer_settings, producer_settings
 
 BOTH = ["bootstrap.servers", "security.protocol", "sasl.password", "ssl.ca.location", "debug", "socket.timeout.ms"]
 CONSUMER = [
@@ -11,6 +11,7 @@ CONSUMER = [
     "fetch.min.bytes",
     "queued.max.messages.kbytes",
     "max.poll.interval.ms",
+    "max.poll.records",
     "session.timeout.ms",
     "heartbeat.interval.ms",
     "partition.assignment.strategy",
@@ -42,6 +43,7 @@ def test_each_setting_goes_to_whom_it_concerns(key: str, for_consumer: bool, for
     kafka = {key: "given"}
     assert (consumer_settings(kafka).get(key) == "given") is for_consumer
     assert (producer_settings(kafka).get(key) == "given") is for_producer
+    assert (admin_settings(kafka).get(key) == "given") is (for_consumer and for_producer)
 
 
 def test_a_reply_is_written_by_all_in_sync_replicas_and_waits_for_no_company() -> None:

@@ -151,6 +151,13 @@ def test_requests_of_equal_parameters_share_one_call_and_one_key() -> None:
     assert len(set(keys)) == 3
 
 
+def test_a_record_that_is_to_run_alone_shares_its_key_with_nobody() -> None:
+    records = [request(offset, "a", parameters={"x": 1}) for offset in range(3)]
+    records[0].alone = records[1].alone = True
+    items, _ = run(*records)
+    assert len({items[offset].key for offset in range(3)}) == 3
+
+
 # --- refused before the model ---
 
 BAD_RECORDS = [

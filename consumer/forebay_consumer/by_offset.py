@@ -1,0 +1,103 @@
+"""The parts of the delivery modes of a consumer group, joined: `at-least-once` and `exactly-once`."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from forebay_consumer.books import Books
+from forebay_consumer.commits import Commits
+from forebay_consumer.feed import Feed
+from forebay_consumer.intake.group import GroupIntake
+from forebay_consumer.ledger import Ledger
+from forebay_consumer.progress import Commit
+from forebay_consumer.record import Claim
+from forebay_consumer.replies import Replies
+from forebay_consumer.roles import Mode, Setting
+from forebay_consumer.transactions import Transactions
+from forebay_consumer.trials import Trials
+from forebay_consumer.window import NO_ENDS, Window
+from forebay_consumer.worker import Keeper, TransactionalKeeper, poisoned
+
+
+class Waking:
+    """A settlement that another thread makes: it is woken for what cannot wait, and looks for the rest by itself."""
+
+    def __init__(self, commits: Commits, trials: Trials, wake: Callable[[], None]) -> None:
+        self._commits = commits
+        self._trials = trials
+        self._wake = wake
+
+    def due(self, now: float) -> Mapping[Claim, Commit]:
+        del now
+        if self._trials.due():
+            self._wake()
+        return {}
+
+    def settled(self) -> bool:
+        return self._commits.settled()
+
+
+def by_offset(setting: Setting, in_flight: int) -> Mode:
+    """A consumer group: what is answered is told by offsets, in commits of the consumer's or in transactions.
+
+    Args:
+        in_flight: most rows inside.
+    """
+    settings, flow, metrics, failure = setting.settings, setting.flow, setting.metrics, setting.failure
+    delivery = settings.delivery
+    transactional = delivery.mode == "exactly-once"
+    drain_s = delivery.drain_ms / 1000
+    ledger = Ledger(transactional)
+
+    def ends(waiting_rows: int) -> Mapping[Claim, int]:
+        # With no room and nothing inside but what waits, or with suspects, nothing more comes before a batch goes.
+        coming = (flow.room() or flow.rows > waiting_rows) and not trials.suspicious
+        return intake.snapshot.ends if coming else NO_ENDS
+
+    feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
+    # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
+    trials = Trials(settings.retry.trials, ahead=in_flight, life=secrets.token_hex(8))
+    # A transaction carries at once what it can; its own length is interval enough.
+    commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000)
+    books = Books(ledger, trials, commits, flow, metrics)
+    keeping = (ledger, trials, commits, books, feed, metrics, failure, drain_s)
+    replies: Replies | Transactions
+    settlement: Commits | Waking
+    if transactional:
+        replies = Transactions(
+            settings.kafka,
+            delivery.transactional_id,
+            setting.writer,
+            commits,
+            books,
+            owns=ledger.owns,
+            withdraw=ledger.withdraw,
+            group=lambda: intake.group_metadata,
+            metrics=metrics,
+            failure=failure,
+            part_within_s=drain_s,
+        )
+        keeper: Keeper = TransactionalKeeper(replies, *keeping)
+        settlement = Waking(commits, trials, replies.wake)
+    else:
+        replies = Replies(
+            settings.kafka,
+            setting.writer,
+            owns=ledger.owns,
+            done=books.answered,
+            gave_up=books.give_up,
+            metrics=metrics,
+            failure=failure,
+        )
+        keeper = Keeper(*keeping)
+        settlement = commits
+    intake = GroupIntake(
+        settings.kafka,
+        settings.topics.requests,
+        delivery.start,
+        keeper,
+        settings.limits.max_bytes_in_flight,
+        transactional,
+    )
+    answer = partial(poisoned, lives=settings.retry.trials)
+    return Mode(intake, feed, replies, ledger, trials, settlement, books, answer, intake.max_poll_s)
