@@ -189,6 +189,6 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         metrics,
         failure,
         shutdown,
-        delivery.max_uncommitted,
+        mode.max_uncommitted,
         mode.poisoned,
     )

@@ -1,5 +1,7 @@
 """The parts of delivery mode `queue`, joined."""
 
+from typing import Final
+
 from forebay_consumer.deliveries import Deliveries, LockKeeper, poisoned
 from forebay_consumer.feed import Feed
 from forebay_consumer.intake.share import ShareIntake
@@ -8,6 +10,8 @@ from forebay_consumer.locks import Locks
 from forebay_consumer.replies import Replies
 from forebay_consumer.roles import Mode, Setting
 from forebay_consumer.window import Window
+
+_NO_BOUND: Final = 2**62  # on what is held: who holds much has polled it already, and commits as it answers
 
 
 def by_lock(setting: Setting, consumers: int) -> Mode:
@@ -43,6 +47,5 @@ def by_lock(setting: Setting, consumers: int) -> Mode:
         limits.max_bytes_in_flight,
         delivery.commit_interval_ms / 1000,
     )
-    return Mode(
-        intake, feed, replies, locks, Deliveries(locks, feed, keeper), locks, keeper, poisoned, intake.max_poll_s
-    )
+    deliveries = Deliveries(locks, feed, keeper)
+    return Mode(intake, feed, replies, locks, deliveries, locks, keeper, poisoned, intake.max_poll_s, _NO_BOUND)

@@ -100,4 +100,6 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         transactional,
     )
     answer = partial(poisoned, lives=settings.retry.trials)
-    return Mode(intake, feed, replies, ledger, trials, settlement, books, answer, intake.max_poll_s)
+    return Mode(
+        intake, feed, replies, ledger, trials, settlement, books, answer, intake.max_poll_s, delivery.max_uncommitted
+    )

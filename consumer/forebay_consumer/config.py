@@ -226,7 +226,11 @@ class DeliverySettings(Part):
     ] = 5_000
     max_uncommitted: Annotated[
         int,
-        Field(ge=1, description="Most records polled but not covered by an accepted commit; bounds what is repeated."),
+        Field(
+            ge=1,
+            description="Most records polled but not covered by an accepted commit; bounds what is repeated. "
+            "Not in queue, where the polls bound it.",
+        ),
     ] = 100_000
     queue: Annotated[QueueSettings, Field(description="What mode queue alone needs.")] = QueueSettings()
 

@@ -131,6 +131,7 @@ class Mode:
     Attributes:
         poisoned: the answer to a record that admission does not let run.
         max_poll_s: a polling loop that is silent for so long is dead.
+        max_uncommitted: with so many records uncovered, none is polled.
     """
 
     intake: Intake
@@ -142,3 +143,4 @@ class Mode:
     endings: Endings
     poisoned: Callable[[Record], Fault]
     max_poll_s: float
+    max_uncommitted: int

@@ -21,6 +21,19 @@ def single(broker: Broker, topics: Topics) -> Pipeline:
     return Pipeline(broker.bootstrap_servers, topics, partitions=1)
 
 
+def test_a_bound_on_what_is_uncommitted_holds_up_no_poll(single: Pipeline, tmp_path: Path) -> None:
+    texts = numbered(20 * BATCH)
+    send_in_batches(single, texts)
+    settings = queue_settings(single, pass_s=0.02)
+    settings["delivery"]["max_uncommitted"] = 1
+    with WorkerProcess(tmp_path, settings) as worker:
+        reader = single.reader()
+        reader.wait_for(len(texts))
+        assert told(worker, "released") == 0
+        assert worker.stop() == 0
+    assert_kept(reader, texts)
+
+
 def test_two_workers_share_one_partition_evenly(single: Pipeline, tmp_path: Path) -> None:
     texts = numbered(1600)
     settings = queue_settings(single, pass_s=0.02)
@@ -89,7 +102,8 @@ def test_a_group_of_another_kind_ends_the_worker_and_names_the_remedy(single: Pi
 def test_a_poll_larger_than_a_batch_is_answered_whole(single: Pipeline, tmp_path: Path) -> None:
     texts = numbered(500)
     single.send_all(texts.items(), partition=0)  # in one batch of the producer, or a few
-    with WorkerProcess(tmp_path, queue_settings(single)) as worker:
+    settings = queue_settings(single)
+    with WorkerProcess(tmp_path, settings) as worker:
         reader = single.reader()
         reader.wait_for(len(texts))
         wait_until(lambda: told(worker, "answered") == len(texts), "all is acknowledged")

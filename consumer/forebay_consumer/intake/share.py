@@ -341,7 +341,7 @@ class ShareIntake:
                     self._assigned[topic["topic"], int(name)] = None
         if self._assigned and not self._joined:
             self._joined = True
-            partitions = [f"{topic}-{partition}" for topic, partition in self._assigned]
+            partitions = [f"{topic}-{partition}" for topic, partition in list(self._assigned)]  # another's may grow
             self._log.info("assignment changed", action="assigned", partitions=partitions)
 
     def _client_error(self, error: Any) -> None:
