@@ -1,11 +1,13 @@
 """Delivery mode `queue` under faults: locks that run out, workers that die, and the broker's count of deliveries."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from forebay_local.topics import create_topics
 from forebay_schemas import Code, Failure
 from support.broker import Topics
 from support.pipeline import Pipeline
@@ -30,16 +32,15 @@ def single(place: Place) -> Iterator[Pipeline]:
 
 def test_row_01_in_a_queue_a_worker_killed_in_mid_batch_loses_nothing(single: Pipeline, tmp_path: Path) -> None:
     texts = numbered(REQUESTS)
-    settings = queue_settings(single, pass_s=0.02)
     send_in_batches(single, texts)
-    with WorkerProcess(tmp_path, settings, "survivor") as survivor:
-        with WorkerProcess(tmp_path, settings, "victim") as victim:
-            wait_until(lambda: len(victim.passes()) > 5, "it is in the middle of it")
-            victim.kill()
+    with WorkerProcess(tmp_path, queue_settings(single, pass_s=0.5), "victim") as victim:
+        wait_until(lambda: len(victim.passes()) > 2, "it is in the middle of it")  # far from the last
+        victim.kill()
+    with WorkerProcess(tmp_path, queue_settings(single), "survivor") as survivor:
         reader = single.reader()
         reader.wait_for(len(texts))
         wait_until(lambda: survivor.metric("forebay_uncommitted_records") == 0, "all is acknowledged")
-        assert survivor.metric("forebay_redelivered_total") > 0, "what the victim held came at once"
+        assert survivor.metric("forebay_redelivered_total") > 0, "what the victim held came again"
         assert survivor.stop() == 0
     assert_kept(reader, texts, repeats=3 * BATCH)
 
@@ -61,6 +62,23 @@ def test_row_08_in_a_queue_a_broker_that_is_killed_and_restarted_costs_nothing(
         wait_until(lambda: worker.get("/readyz")[0] == 200, "ready again")
         assert worker.stop() == 0
     assert_kept(reader, texts, repeats=3 * BATCH)
+
+
+def test_row_24_in_a_queue_a_request_topic_that_appears_after_the_start_is_served_from_its_beginning(
+    single: Pipeline, tmp_path: Path
+) -> None:
+    single.requests = f"late-{uuid.uuid4().hex[:12]}"
+    with WorkerProcess(tmp_path, queue_settings(single)) as worker:
+        wait_until(lambda: worker.get("/startupz")[0] == 200 and worker.lines("share_group"), "it has begun")
+        assert worker.get("/readyz")[0] == 503
+        create_topics(single.bootstrap_servers, {single.requests: 1})
+        texts = numbered(100)
+        single.send_all(texts.items())
+        reader = single.reader()
+        reader.wait_for(len(texts))
+        wait_until(lambda: worker.get("/readyz")[0] == 200, "ready")
+        assert worker.stop() == 0
+    assert_kept(reader, texts)
 
 
 def test_row_33_a_pass_longer_than_the_lock_is_run_again_elsewhere_and_counted(
