@@ -30,6 +30,7 @@ test: check ## all that needs nothing but the broker, in its small size
 
 test-faults: setup ## every row of docs/faults.md, at full length
 	$(PYTEST) -q tests/faults
+	$(PYTEST) -q -k row_ tests/integration
 
 test-all: check ## all there is, but for what only goes on for longer; what lacks its tool is skipped by name
 	$(PYTEST) -q -m "not long" tests/integration tests/faults tests/e2e

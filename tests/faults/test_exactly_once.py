@@ -139,7 +139,8 @@ def test_row_07_workers_that_join_and_leave_repeat_nothing(pipeline: Pipeline, t
         assert first.stop() == 0
     checker.assert_kept()
     assert_kept(reader, texts)
-    assert not first.lines("poison")
+    # What is handed over was not left by a process that died: nothing is run record by record.
+    assert len(second.batches()) < sum(second.batches()) / 4
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

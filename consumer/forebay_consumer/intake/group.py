@@ -4,7 +4,8 @@ The Kafka consumer lives on one thread. Nobody else calls any method of it: call
 and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -27,6 +28,7 @@ from forebay_consumer.record import Claim, Record
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
 LAG_EVERY_S: Final = 0.25
 BROKER_TIMEOUT_S: Final = 30.0
+ASK_AGAIN_S: Final = 0.2
 COUNT_WITHIN_S: Final = 5.0
 MIN_FETCH_BYTES: Final = 64 * 1024
 MAX_FETCH_BYTES: Final = 1024 * 1024  # the client's own default
@@ -50,6 +52,21 @@ _CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
         "session.timeout.ms": 10_000,
         "heartbeat.interval.ms": 3_000,
     }
+)
+# A broker that restarts, a group's coordinator that moves, a transaction that is not over.
+_AWAY: Final = frozenset(
+    [
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._WAIT_COORD,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+    ]
 )
 _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -406,13 +423,15 @@ class GroupIntake:
         """
         if not partitions:
             return {}
-        try:
-            committed = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
-        except KafkaException as error:
-            raise self._ended(error.args[0], "the group's offsets cannot be read: ") from error
-        for partition in committed:
-            if partition.error is not None:  # else it would pass for one without an offset
-                raise self._ended(partition.error, "the group's offsets cannot be read: ")
+
+        def look() -> list[TopicPartition]:
+            found: list[TopicPartition] = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
+            for partition in found:
+                if partition.error is not None:  # else it would pass for one without an offset
+                    raise KafkaException(partition.error)
+            return found
+
+        committed = self._ask(look, "the group's offsets cannot be read: ")
         return {(partition.topic, partition.partition): self._start_at(consumer, partition) for partition in committed}
 
     def _start_at(self, consumer: Any, partition: TopicPartition) -> Start:
@@ -429,14 +448,25 @@ class GroupIntake:
         return Start(offset, progress, end)
 
     def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
-        try:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(partition.topic, partition.partition), timeout=BROKER_TIMEOUT_S
-            )
-        except KafkaException as error:
-            where = f"{partition.topic}-{partition.partition}"
-            raise self._ended(error.args[0], f"the bounds of {where} cannot be read: ") from error
+        place = TopicPartition(partition.topic, partition.partition)
+        low, high = self._ask(
+            lambda: consumer.get_watermark_offsets(place, timeout=BROKER_TIMEOUT_S),
+            f"the bounds of {place.topic}-{place.partition} cannot be read: ",
+        )
         return int(low), int(high)
+
+    def _ask(self, look: Callable[[], Any], what: str) -> Any:
+        """What the broker says; while it is away, again, for half of the time until the group takes us for dead."""
+        until_s = self._clock() + self.max_poll_s / 2
+        while True:
+            try:
+                return look()
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.code() not in _AWAY or self._clock() > until_s:
+                    raise self._ended(error, what) from raised
+                self._log.warning(what + error.str(), action="asked_again", code=error.name())
+                time.sleep(ASK_AGAIN_S)
 
     def _partition_counts(self) -> dict[str, int]:
         """How many partitions each topic has now. Must not be called from a callback: the client aborts the process."""

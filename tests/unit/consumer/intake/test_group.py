@@ -141,3 +141,21 @@ def test_the_clients_end_is_the_workers_and_names_the_remedy(
 
     with pytest.raises(FatalError, match=remedy):
         turns()
+
+
+@pytest.mark.parametrize("call", ["committed", "bounds"])
+def test_a_broker_that_is_away_at_an_assignment_is_asked_again(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+    answers = {"committed": [TopicPartition("requests", 0)], "bounds": (0, 9)}
+    errors = iter([KafkaError._TRANSPORT, KafkaError.NOT_COORDINATOR, KafkaError._TIMED_OUT])
+
+    def away() -> Any:
+        if (code := next(errors, None)) is not None:
+            raise KafkaException(KafkaError(code))
+        return answers[call]
+
+    gives = {"committed": lambda: answers["committed"], call: away}
+    intake = opened(monkeypatch, FakeConsumer(**gives))
+    intake.poll(Room(10, 10**6))
+    assert intake.snapshot.joined
+    assert next(errors, None) is None
