@@ -41,7 +41,7 @@ class Books:
 
     def published(self, records: Sequence[Record]) -> None:
         """A transaction carried the answers of these records, which were `ready`."""
-        self._ledger.drop(records)
+        self._ledger.published(records)
         self._flow.leave(records)
 
     def give_up(self, records: Sequence[Record], reason: str) -> None:

@@ -1,7 +1,7 @@
 """The parts of the delivery modes of a consumer group, joined: `at-least-once` and `exactly-once`."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from forebay_consumer.books import Books
@@ -22,15 +22,19 @@ from forebay_consumer.worker import Keeper, TransactionalKeeper, poisoned
 class Waking:
     """A settlement that another thread makes: it is woken for what cannot wait, and looks for the rest by itself."""
 
-    def __init__(self, commits: Commits, trials: Trials, wake: Callable[[], None]) -> None:
+    def __init__(self, commits: Commits, trials: Trials, transactions: Transactions) -> None:
         self._commits = commits
         self._trials = trials
-        self._wake = wake
+        self._transactions = transactions
+
+    @property
+    def stuck(self) -> bool:
+        return self._transactions.refused
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
         del now
         if self._trials.due():
-            self._wake()
+            self._transactions.wake()
         return {}
 
     def settled(self) -> bool:
@@ -78,7 +82,7 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
             part_within_s=drain_s,
         )
         keeper: Keeper = TransactionalKeeper(replies, *keeping)
-        settlement = Waking(commits, trials, replies.wake)
+        settlement = Waking(commits, trials, replies)
     else:
         replies = Replies(
             settings.kafka,

@@ -38,6 +38,7 @@ class _Partition:
         "news",
         "open",
         "position",
+        "ready",
         "uncovered",
     )
 
@@ -52,6 +53,7 @@ class _Partition:
         self.done: set[int] = set()
         self.news = False  # something is done beyond the watermark that was not given out yet
         self.in_flight = 0
+        self.ready = 0  # of those in flight, how many wait for nothing but a transaction
 
     @property
     def watermark(self) -> int:
@@ -185,6 +187,8 @@ class Ledger:
             for record in records:
                 if (partition := self._partitions.get(record.claim)) is not None:
                     partition.done.add(record.offset)
+                    partition.ready += 1
+            self._changed.notify_all()
 
     def withdraw(self, records: Iterable[Record]) -> None:
         """Take `ready` back: these answers are not to be in the next transaction, nor what comes after them."""
@@ -192,9 +196,19 @@ class Ledger:
             for record in records:
                 if (partition := self._partitions.get(record.claim)) is not None:
                     partition.done.discard(record.offset)
+                    partition.ready -= 1
+
+    def published(self, records: Iterable[Record]) -> None:
+        """Count out records whose answers were `ready`, and went in a transaction."""
+        with self._changed:
+            for record in records:
+                if (partition := self._partitions.get(record.claim)) is not None:
+                    partition.in_flight -= 1
+                    partition.ready -= 1
+            self._changed.notify_all()
 
     def drop(self, records: Iterable[Record]) -> None:
-        """Count records out: given up unanswered, or confirmed by a transaction."""
+        """Give records up unanswered: they are no longer in flight, and the watermark never passes them."""
         with self._changed:
             for record in records:
                 partition = self._partitions.get(record.claim)
@@ -252,12 +266,15 @@ class Ledger:
     def wait_answered(self, claims: Collection[Claim], timeout_s: float, held: int = 0) -> bool:
         """Block until nothing of these assignments is in flight but `held` records, at most `timeout_s`.
 
+        What is `ready` is not waited for: it may lie beyond a record that was given up, and never go.
+
         Returns:
             Whether that is so.
         """
 
         def answered() -> bool:
-            return sum(self._partitions[claim].in_flight for claim in claims if claim in self._partitions) <= held
+            found = (self._partitions[claim] for claim in claims if claim in self._partitions)
+            return sum(partition.in_flight - partition.ready for partition in found) <= held
 
         with self._changed:
             return self._changed.wait_for(answered, timeout_s)

@@ -181,6 +181,8 @@ class Locks:
         with self._changed:
             return self._changed.wait_for(lambda: not self._holds, timeout_s)
 
+    stuck = False
+
     def settled(self) -> bool:
         return not self._holds
 

@@ -13,8 +13,10 @@ from forebay_consumer.errors import FatalError
 from forebay_consumer.record import Fault, Outcome, Record, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
+from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE
 
 _MOST_CUTS: Final = 2
+_ECHOED: Final = frozenset([CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE])
 
 
 class Owed:
@@ -98,10 +100,13 @@ class Writer:
         """What is sent for a message that is too large even alone.
 
         Raises:
-            FatalError: it is a letter of next to nothing, and its topic does not take it.
+            FatalError: it is a letter or an error of next to nothing, and its topic does not take it.
         """
         if message.letter:
             self._cut(message)
+            return [message]
+        if message.owed.code is Code.TOO_LARGE:
+            self._strip(message)
             return [message]
         outcome = message.owed.outcome
         text = f"the reply has {len(message.value or b'')} bytes, more than the reply topic {message.topic!r} takes"
@@ -132,6 +137,14 @@ class Writer:
         if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):
             message.partition = envelope.reply_partition
         return message
+
+    def _strip(self, reply: Message) -> None:
+        """Leave out what is the client's own: of a small error only the headers that it asked for can be large."""
+        if reply.cuts:
+            raise FatalError(f"Kafka: {reply.topic} takes not even a small error; raise its max.message.bytes")
+        reply.cuts += 1
+        self._log.warning("headers not echoed", action="reply_cut", topic=reply.topic, request=reply.key)
+        reply.headers = [(name, value) for name, value in reply.headers if name not in _ECHOED]
 
     def _cut(self, letter: Message) -> None:
         """Leave out the value, then key and headers too: a letter that says only where its record is still fits."""

@@ -72,6 +72,10 @@ class Admission(Protocol):
 class Settlement(Protocol):
     """What is said to the broker of what is answered. On the intake's thread."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what makes room waits for the group, which is heard of only by polling."""
+
     def due(self, now: float) -> Mapping[Claim, Commit]:
         """Offsets to commit at monotonic time `now`."""
 

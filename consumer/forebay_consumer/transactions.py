@@ -159,6 +159,7 @@ class Transactions:
         self._not_before_s = 0.0
         self._pause_s = AGAIN_AFTER_S
         self._stopping = False
+        self.refused = False  # the last transaction had no effect; any thread may read it
         self._renewals = 0  # since a transaction was committed
         self._ended = False  # the producer cannot go on
         self._doubtful = False  # the fate of a request to the broker was unknown for a while
@@ -306,6 +307,7 @@ class Transactions:
         except _Unknown:
             self._begin_anew()  # the broker ends the old transaction first, in one way or the other
             done = self._happened(commits, answers)
+        self.refused = not done
         if done:
             self._pause_s, self._renewals = AGAIN_AFTER_S, 0
             self._books.committed(commits, ())
@@ -356,8 +358,9 @@ class Transactions:
                 return call()
             except KafkaException as raised:
                 error = raised.args[0]
-                if error.fatal() or error.code() in REMEDIES:
+                if error.fatal() or error.code() in (*REMEDIES, KafkaError.GROUP_AUTHORIZATION_FAILED):
                     raise self._fatal(error) from raised
+                self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
                 self._failure.wait(AGAIN_AFTER_S)
                 self._failure.check()
 
@@ -410,7 +413,8 @@ class Transactions:
             except KafkaException as raised:
                 error = raised.args[0]
                 if error.code() in SIZE:  # larger than the client takes: nothing was queued
-                    queue = self._replace(answer, message)
+                    instead = self._replace(answer, message)
+                    queue = [*instead, *(queue if message in instead else ())]
                 elif error.code() == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
                     message.partition = -1  # the reply still reaches its topic
                     queue.insert(0, message)
@@ -544,6 +548,7 @@ class Transactions:
             except KafkaException as raised:
                 raise self._fatal(raised.args[0]) from raised
             except _Hung:
+                self._line.end()
                 self._line, self._producer = _Line(), self._make()
             else:
                 break
@@ -557,8 +562,10 @@ class Transactions:
         except KafkaException as raised:
             self._check_ended(raised)
         failed, self._failed = self._failed, []
+        large = max((_size(message) for message, error in failed if error.code() in SIZE), default=0)
         for message, error in failed:
-            if error.code() not in _PURGED:  # by the abort, for another's sake
+            # Not what the abort purged for another's sake, nor what failed for a neighbour of more than twice its size.
+            if error.code() not in _PURGED and (error.code() not in SIZE or 2 * _size(message) >= large):
                 self._judge(message, error)
 
     def _judge(self, message: Message, error: Any) -> None:
@@ -590,8 +597,9 @@ class Transactions:
     def _replace(self, answer: _Answer, message: Message) -> list[Message]:
         """Put what is sent for a message too large into its place; gives what is new."""
         instead = self._writer.instead(message)
+        kept = message in instead  # it was made smaller itself
         answer.messages[:] = [
-            *(other for other in answer.messages if other is not message and message.letter),
+            *(other for other in answer.messages if other is not message and kept),
             *instead,
         ]
         return instead
@@ -616,6 +624,11 @@ class Transactions:
                 "principal"
             )
         return ended(error)
+
+
+def _size(message: Message) -> int:
+    headers = message.headers or ()
+    return len(message.value or b"") + sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def _committed(asker: Any, places: list[TopicPartition]) -> list[TopicPartition]:

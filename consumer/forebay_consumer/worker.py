@@ -205,6 +205,7 @@ class Worker:
     def _turn(self) -> None:
         if self._ledger.uncovered >= self._max_uncommitted:
             self._intake.serve()  # commits are being refused; their reports come while we poll
+            self._let_in(())  # what is held already may be what they wait for
         else:
             records = self._ledger.take(self._poll())
             self._flow.enter(records)
@@ -218,8 +219,8 @@ class Worker:
             return self._intake.poll(_ONE, wait_s=TRIAL_TURN_S)
         if self._trials.opening:
             return self._intake.poll(self._flow.room() or _ONE, wait_s=TRIAL_TURN_S)
-        if not (room := self._flow.room()) and self._trials.starved:
-            self._intake.serve()  # the report that they wait for comes only while we poll
+        if not (room := self._flow.room()) and (self._trials.starved or self._commits.stuck):
+            self._intake.serve()  # what they wait for comes only while we poll
             return []
         return self._intake.poll(room or self._flow.wait_for_room(TURN_S))
 

@@ -95,8 +95,10 @@ def test_row_03_a_worker_killed_with_its_transaction_open_shows_nothing_of_it_an
 def test_row_04_a_worker_that_wakes_after_its_session_shows_nothing_of_what_it_held(
     pipeline: Pipeline, tmp_path: Path, protocol: str
 ) -> None:
-    texts, more = numbered(400), numbered(100, "afterwards")
-    settings = _settings(pipeline, kafka={"group.protocol": protocol}, limits={"max_in_flight": 64})
+    texts, more = numbered(1200), numbered(100, "afterwards")  # enough for both, though one comes a second later
+    settings = _settings(
+        pipeline, kafka={"group.protocol": protocol}, options={"pass_s": 0.05}, limits={"max_in_flight": 64}
+    )
     pipeline.send_all(texts.items())
     reader = pipeline.reader()
     with OnlineChecker(pipeline) as checker:
@@ -223,15 +225,17 @@ def test_row_17_a_reply_too_large_is_an_error_of_its_own_and_neighbours_are_answ
         pipeline.send(text, id=id_)
         if id_ in ("text-20", "text-40"):
             pipeline.send(json.dumps({"inputs": [{"huge": 30_000}]}), id=f"huge-{id_}")
+    # What is to be echoed is too large for any reply, the error too.
+    pipeline.send("small", id="echo", headers={"correlation-id": b"c" * 30_000, "traceparent": "t"})
     pipeline.flush()
     kafka = {"message.max.bytes": 20_000} if where == "client" else {}
     with OnlineChecker(pipeline) as checker, WorkerProcess(tmp_path, _settings(pipeline, kafka=kafka)) as worker:
         reader = pipeline.reader()
-        reader.wait_for(len(texts) + 2)
+        reader.wait_for(len(texts) + 3)
         assert_all_committed(pipeline)
         assert worker.stop() == 0
     checker.assert_kept()
-    huge = {"huge-text-20": Code.TOO_LARGE, "huge-text-40": Code.TOO_LARGE}
+    huge = {"huge-text-20": Code.TOO_LARGE, "huge-text-40": Code.TOO_LARGE, "echo": Code.TOO_LARGE}
     assert_kept(reader, texts, errors=huge)
     assert_dead_letters(pipeline, huge)
 
@@ -254,7 +258,7 @@ def test_an_error_and_its_dead_letter_are_in_one_step_with_the_offset(pipeline: 
     assert_dead_letters(pipeline, {"bad": Code.MODEL_ERROR})
 
 
-def test_a_second_worker_of_the_same_transactional_id_ends_the_first_and_nothing_is_repeated(
+def test_of_two_workers_with_the_same_transactional_id_one_ends_and_nothing_is_repeated(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     texts = numbered(600)
@@ -264,15 +268,16 @@ def test_a_second_worker_of_the_same_transactional_id_ends_the_first_and_nothing
             WorkerProcess(tmp_path, settings, "first") as first,
             WorkerProcess(tmp_path, settings, "second") as second,
         ):
-            first.wait_serving()
             pipeline.send_all(texts.items())
-            wait_until(lambda: first.process.poll() is not None, "the first is fenced")
-            assert first.process.returncode not in (0, None)
-            assert "delivery.transactional_id" in first.log.read_text()
+            both = (first, second)
+            (fenced,) = wait_until(lambda: [one for one in both if one.process.poll() is not None], "one is fenced")
+            assert fenced.process.returncode == 1
+            assert "delivery.transactional_id" in fenced.log.read_text()
             reader = pipeline.reader()
             reader.wait_for(len(texts))
             assert_all_committed(pipeline)
-            assert second.stop() == 0
+            (left,) = {*both} - {fenced}
+            assert left.stop() == 0
     checker.assert_kept()
     assert_kept(reader, texts)
 

@@ -60,6 +60,6 @@ def assert_dead_letters(pipeline: Pipeline, codes: Mapping[str, Code], *, repeat
     reader.read_to_end()
     reader.close()
     letters = [last_values(letter.headers()) for letter in reader.messages]
-    found = Counter((told["request-id"].decode(), told["forebay-code"].decode()) for told in letters)
+    found = Counter((told["forebay-request-id"].decode(), told["forebay-code"].decode()) for told in letters)
     assert found.keys() == {(id_, code.value) for id_, code in codes.items()}
     assert found.total() - len(codes) <= repeats

@@ -290,7 +290,9 @@ class GroupIntake:
 
     def _know_group(self) -> None:
         if self._transactional and self._joined:
-            self._group = self._consumer.consumer_group_metadata()
+            # Without a member's id, the broker would check nothing.
+            known = self._consumer.memberid()
+            self._group = self._consumer.consumer_group_metadata() if known else None
 
     def _ends(self, claims: Iterable[Claim]) -> dict[Claim, int]:
         """As of the last fetch; asks nobody."""
@@ -376,8 +378,8 @@ class GroupIntake:
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         claims = self._leave(partitions)
-        self._know_group()
         try:
+            self._know_group()
             self.commit(self._listener.revoked(claims))
         finally:
             for claim in claims:

@@ -245,13 +245,22 @@ def test_a_transaction_carries_the_answers_up_to_the_first_that_is_not_ready() -
     assert ledger.marks(ledger.moved()) == {CLAIM: Mark(5)}
 
 
-def test_ready_answers_stay_in_flight_until_they_are_published() -> None:
-    ledger, records = transactional(0)
-    ledger.ready(records.values())
+def test_published_answers_are_out_and_others_are_not() -> None:
+    ledger, records = transactional(0, 1)
     assert not ledger.wait_answered([CLAIM], 0)
+    ledger.ready([records[0]])
     ledger.accepted(CLAIM, 1)
-    ledger.drop(records.values())
+    ledger.published([records[0]])
+    assert not ledger.wait_answered([CLAIM], 0), "the other one"
+
+
+def test_a_revoke_does_not_wait_for_answers_beyond_a_record_that_was_given_up() -> None:
+    ledger, records = transactional(0, 1, 2)
+    ledger.ready([records[1], records[2]])
+    ledger.drop([records[0]])
     assert ledger.wait_answered([CLAIM], 0)
+    ledger.withdraw([records[1]])
+    assert not ledger.wait_answered([CLAIM], 0)
 
 
 def test_a_transaction_that_failed_is_given_out_whole_again() -> None:

@@ -1,0 +1,33 @@
+"""What is sent for a message that is too large."""
+
+import pytest
+
+from forebay_consumer.errors import FatalError
+from forebay_consumer.messages import Message, Writer
+from forebay_consumer.record import Success
+from forebay_consumer.routes import Routes
+from forebay_schemas import Model, read_request
+from support.consumer import make_record
+
+
+def result(writer: Writer, echo: bytes) -> Message:
+    record = make_record(headers=[("correlation-id", echo), ("traceparent", b"trace")])
+    (message,) = writer.messages(Success(record, read_request(record)[0], ["out"], {}))
+    return message
+
+
+def names(message: Message) -> set[str]:
+    return {name for name, _ in message.headers}
+
+
+def test_an_error_that_is_too_large_itself_echoes_nothing_and_is_not_cut_again() -> None:
+    writer = Writer(Routes(["replies"]), None, Model("m"), {})
+    large = result(writer, b"x" * 100)
+    (error,) = writer.instead(large)
+    assert {"correlation-id", "code"} <= names(error)
+    (bare,) = writer.instead(error)
+    assert bare is error
+    assert not {"correlation-id", "traceparent"} & names(bare)
+    assert {"request-id", "code"} <= names(bare)
+    with pytest.raises(FatalError, match=r"replies takes not even a small error; raise its max\.message\.bytes"):
+        writer.instead(bare)
