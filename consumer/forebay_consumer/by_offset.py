@@ -59,8 +59,10 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         return intake.snapshot.ends if coming else NO_ENDS
 
     feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
-    # Room for all that may be inside: who waits for a commit while there is no room to poll waits for a batch to end.
-    trials = Trials(settings.retry.trials, ahead=in_flight, life=secrets.token_hex(8))
+    # By commits, room for all that may be inside: who waits for one while there is no room to poll waits for a batch to
+    # end. A transaction is heard of without a poll, so less is claimed, and less is suspect after a crash.
+    ahead = min(in_flight, 2 * setting.rules.max_rows) if transactional else in_flight
+    trials = Trials(settings.retry.trials, ahead, life=secrets.token_hex(8))
     # A transaction carries at once what it can; its own length is interval enough.
     commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000)
     books = Books(ledger, trials, commits, flow, metrics)
@@ -76,6 +78,7 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
             books,
             owns=ledger.owns,
             withdraw=ledger.withdraw,
+            hurried=lambda: not trials.suspicious,
             group=lambda: intake.group_metadata,
             metrics=metrics,
             failure=failure,

@@ -38,6 +38,7 @@ from forebay_consumer.record import Claim, Outcome, Record
 from forebay_consumer.replies import REMEDIES, SIZE, ended
 
 IDLE_WAIT_S: Final = 0.1
+TRIAL_WAIT_S: Final = 0.005
 CALL_S: Final = 2.0  # how long one call to the broker blocks before we look around and go on with it
 AGAIN_AFTER_S: Final = 0.05  # a transaction, at first
 AGAIN_AT_MOST_S: Final = 1.0
@@ -117,6 +118,7 @@ class Transactions:
         part_within_s: how long `part` tries again what the broker refuses.
         owns: whether results of an assignment may still be published; late ones are dropped.
         withdraw: told of answers that must wait, though they were `ready`.
+        hurried: whether a transaction begins as soon as there is anything to carry.
         group: who we are in the group, as of the intake's last poll; None before it has joined.
     """
 
@@ -129,6 +131,7 @@ class Transactions:
         books: Books,
         owns: Callable[[Claim], bool],
         withdraw: Callable[[Sequence[Record]], None],
+        hurried: Callable[[], bool],
         group: Callable[[], Any],
         metrics: Metrics,
         failure: Failure,
@@ -145,6 +148,7 @@ class Transactions:
         self._books = books
         self._owns = owns
         self._withdraw = withdraw
+        self._hurried = hurried
         self._group = group
         self._metrics = metrics
         self._failure = failure
@@ -243,6 +247,7 @@ class Transactions:
     def _take(self, timeout_s: float) -> list[_Parting]:
         """Take all orders that there are: the next transaction carries what it can of them."""
         partings = []
+        claimed = False
         try:
             order = self._orders.get(timeout=timeout_s)
             while True:
@@ -252,7 +257,9 @@ class Transactions:
                     partings.append(order)
                 else:
                     self._hold(order)
-                order = self._orders.get_nowait()
+                # An answer on trial goes with the claim of the next trial, which the intake makes at once.
+                claimed = claimed or not order or self._hurried()
+                order = self._orders.get_nowait() if claimed else self._orders.get(timeout=TRIAL_WAIT_S)
         except Empty:
             return partings
 
@@ -267,7 +274,8 @@ class Transactions:
                     ready.append(answer.record)
                 else:
                     late.append(answer.record)
-        self._books.ready(ready)
+        if ready:
+            self._books.ready(ready)
         self._books.give_up(late, "late")
 
     def _ready_again(self) -> None:

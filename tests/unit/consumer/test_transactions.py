@@ -38,6 +38,7 @@ class Held:
             Books(self.ledger, self.trials, self.commits, Flow(100, 1000), metrics),
             owns=self.ledger.owns,
             withdraw=self.ledger.withdraw,
+            hurried=lambda: True,
             group=lambda: None,
             metrics=metrics,
             failure=failure,
