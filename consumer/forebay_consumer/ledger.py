@@ -185,7 +185,8 @@ class Ledger:
         """Mark records done whose answers wait for the next transaction; they stay in flight."""
         with self._changed:
             for record in records:
-                if (partition := self._partitions.get(record.claim)) is not None:
+                partition = self._partitions.get(record.claim)
+                if partition is not None and record.offset not in partition.done:
                     partition.done.add(record.offset)
                     partition.ready += 1
             self._changed.notify_all()
@@ -194,8 +195,9 @@ class Ledger:
         """Take `ready` back: these answers are not to be in the next transaction, nor what comes after them."""
         with self._changed:
             for record in records:
-                if (partition := self._partitions.get(record.claim)) is not None:
-                    partition.done.discard(record.offset)
+                partition = self._partitions.get(record.claim)
+                if partition is not None and record.offset in partition.done:
+                    partition.done.remove(record.offset)
                     partition.ready -= 1
 
     def published(self, records: Iterable[Record]) -> None:

@@ -577,30 +577,30 @@ class Transactions:
                 self._judge(message, error)
 
     def _judge(self, message: Message, error: Any) -> None:
+        record = message.owed.record
+        with self._lock:
+            answer = self._held.get(record.claim, {}).get(record.offset)
+        if answer is None or message not in answer.messages:
+            return  # of a producer that was left behind: what it had is published, or given up
         code = error.code()
         if code in REMEDIES:
             raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
         if code in SIZE:
-            self._too_large(message)
+            self._too_large(answer, message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
             message.partition = -1
         else:
             # Its topic is away, or its broker: what others wait for should not wait for it.
             self._log.warning("reply not delivered", action="delivery_failed", topic=message.topic, code=error.name())
-            record = message.owed.record
             self._withdraw([record])
             self._later.append((self._clock() + MESSAGE_AGAIN_AFTER_S, record))
 
-    def _too_large(self, message: Message) -> None:
+    def _too_large(self, answer: _Answer, message: Message) -> None:
         """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
-        if not message.alone:
-            message.alone = True
-            return
-        record = message.owed.record
-        with self._lock:
-            answer = self._held.get(record.claim, {}).get(record.offset)
-        if answer is not None and message in answer.messages:
+        if message.alone:
             self._replace(answer, message)
+        else:
+            message.alone = True
 
     def _replace(self, answer: _Answer, message: Message) -> list[Message]:
         """Put what is sent for a message too large into its place; gives what is new."""

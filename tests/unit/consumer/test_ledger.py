@@ -259,6 +259,9 @@ def test_a_revoke_does_not_wait_for_answers_beyond_a_record_that_was_given_up() 
     ledger.ready([records[1], records[2]])
     ledger.drop([records[0]])
     assert ledger.wait_answered([CLAIM], 0)
+    ledger.withdraw([records[1], records[1]])  # its reply and its letter, both refused
+    ledger.ready([records[1]])
+    assert ledger.wait_answered([CLAIM], 0)
     ledger.withdraw([records[1]])
     assert not ledger.wait_answered([CLAIM], 0)
 

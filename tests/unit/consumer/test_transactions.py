@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from confluent_kafka import KafkaError
+
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
 from forebay_consumer.failure import Failure
@@ -86,3 +88,13 @@ def test_a_late_answer_is_counted_out() -> None:
     held.ledger.close([CLAIM])
     held.answer(*held.records)
     assert held.stage._held == {}
+
+
+def test_a_report_on_what_is_published_already_changes_nothing() -> None:
+    held = Held(0, 1)
+    held.answer(*held.records)
+    with held.stage._lock:
+        message = held.stage._held[CLAIM].pop(0).messages[0]
+    held.stage._judge(message, KafkaError(KafkaError._MSG_TIMED_OUT))  # by a producer that was left behind
+    assert held.stage._later == []
+    assert held.next()[0] == {CLAIM: 2}
