@@ -1,6 +1,6 @@
 """Prometheus metrics of one worker. Base units; labels only of bounded sets, never an id, a key or an error's text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -90,9 +90,12 @@ class Metrics:
         self.padding.observe(1 - used / batch.padded_cost if batch.padded_cost else 0.0)
         self.linger.observe(now - batch.items[0].ready_s)
 
-    def answered(self, counts: Mapping[Code | None, int]) -> None:
+    def answered(self, counts: Mapping[Code | None, int], keeps: Callable[[Code], bool]) -> None:
+        """Count confirmed answers, and the dead letters of those codes that keep one."""
         for code, count in counts.items():
             self.requests.labels("ok" if code is None else "error", "" if code is None else code.value).inc(count)
+            if code is not None and keeps(code):
+                self.dead_letters.labels(code.value).inc(count)
 
     def lagging(self, lag: Mapping[Claim, int]) -> None:
         """Show the lag of the present assignment and forget partitions that are gone."""

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from forebay_consumer.clock import Clock, monotonic
 
@@ -21,6 +21,11 @@ class Reachable:
         self._topic = topic
         self._clock = clock
         self._ask_at = 0.0
+
+    def heard(self, error: Any) -> None:
+        """What the client tells its `error_cb`."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.down()
 
     def down(self) -> None:
         """The client says that no broker answers."""

@@ -192,10 +192,7 @@ class Replies:
         if self._confirmed:
             confirmed, self._confirmed = self._confirmed, []
             self._metrics.publish.observe(self._clock() - confirmed[0].since_s)
-            self._metrics.answered(Counter(owed.code for owed in confirmed))
-            for owed in confirmed:
-                if owed.code is not None and self._writer.keeps(owed.code):
-                    self._metrics.dead_letters.labels(owed.code.value).inc()
+            self._metrics.answered(Counter(owed.code for owed in confirmed), self._writer.keeps)
             self._done([owed.record for owed in confirmed])
 
     def _retry(self) -> None:
@@ -215,7 +212,8 @@ class Replies:
     # ---- the client, and its end
 
     def _make_producer(self) -> Any:
-        return make_client(Producer, {**self._settings, "error_cb": self._client_error})
+        # The intake hears the same from its own client, but not while it leaves Kafka alone for want of room.
+        return make_client(Producer, {**self._settings, "error_cb": self._reachable.heard})
 
     def _poll(self, timeout_s: float) -> None:
         self._serving(self._producer.poll, timeout_s)
@@ -256,11 +254,6 @@ class Replies:
         for message in again:
             message.alone = False  # it travels with neighbours again
             self._produce_again(message)
-
-    def _client_error(self, error: Any) -> None:
-        # The intake hears the same from its own client, but not while it leaves Kafka alone for want of room.
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._reachable.down()
 
     # ---- what the broker refused
 

@@ -379,12 +379,8 @@ class Transactions:
             ]
         if not mine:
             return
-        owed = [answer.messages[0].owed for answer in mine]
         self._metrics.publish.observe(took_s)
-        self._metrics.answered(Counter(one.code for one in owed))
-        for one in owed:
-            if one.code is not None and self._writer.keeps(one.code):
-                self._metrics.dead_letters.labels(one.code.value).inc()
+        self._metrics.answered(Counter(answer.messages[0].owed.code for answer in mine), self._writer.keeps)
         self._books.published([answer.record for answer in mine])
 
     def _transact(self, commits: Mapping[Claim, Commit], answers: Sequence[_Answer], group: Any) -> None:
@@ -612,12 +608,8 @@ class Transactions:
         ]
         return instead
 
-    def _client_error(self, error: Any) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._reachable.down()
-
     def _make(self) -> Any:
-        return make_client(Producer, {**self._settings, "error_cb": self._client_error})
+        return make_client(Producer, {**self._settings, "error_cb": self._reachable.heard})
 
     def _fatal(self, error: Any) -> FatalError:
         if error.code() in _FENCED:

@@ -124,6 +124,8 @@ def _settle(recorder: Recorder, watch: Watch) -> bool:
     while time.monotonic() < deadline:
         looked = watch.wait_look(TELL_EVERY_S)
         watch.check()
+        if not looked:
+            recorder.note("no look", waits_for=watch.waits_for())
         if looked and recorder.unanswered == 0 and watch.uncommitted() == 0:
             recorder.note("settled", after_s=round(recorder.elapsed_s - began, 1))
             return True

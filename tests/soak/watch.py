@@ -72,6 +72,7 @@ class Watch:
         self._taken = threading.Condition()
         self._looks = 0
         self._last: _Glance | None = None
+        self._unheard = "nothing was asked yet"  # why the asker has no glance, when it has none
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._threads = [
@@ -89,6 +90,18 @@ class Watch:
         with self._taken:
             wanted = self._looks + 2  # the next one may have begun already
             return self._taken.wait_for(lambda: self._looks >= wanted or self._error is not None, timeout_s)
+
+    def waits_for(self) -> str:
+        """What the next look waits for, in words."""
+        glance = self._glance
+        if glance is None:
+            return f"the broker: {self._unheard}"
+        behind = [
+            f"{topic} {partition} read to {self._read_to[topic, partition]} of {end}"
+            for (topic, partition), end in glance.ends.items()
+            if self._read_to[topic, partition] < end
+        ]
+        return ", ".join(behind) or "the reader's next turn"
 
     def uncommitted(self) -> int:
         """By the last look: requests in the log that no commit covers. 0 where nothing is committed by the mode."""
@@ -142,13 +155,15 @@ class Watch:
         asked = [TopicPartition(self._requests, partition) for partition in range(self._topics[self._requests])]
         try:
             found = self._asker.committed(asked, timeout=ASK_TIMEOUT_S) if self._commits else []
-            if any(partition.error for partition in found):
+            if errors := [str(partition.error) for partition in found if partition.error]:
+                self._unheard = ", ".join(errors)
                 return None
             ends = {
                 (topic, p): self._asker.get_watermark_offsets(TopicPartition(topic, p), timeout=ASK_TIMEOUT_S)[1]
                 for topic, p in self._partitions()
             }
-        except KafkaException:
+        except KafkaException as error:
+            self._unheard = str(error)
             return None
         return _Glance({partition.partition: partition.offset for partition in found if partition.offset >= 0}, ends)
 

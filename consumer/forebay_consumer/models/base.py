@@ -1,6 +1,7 @@
 """What the built-in models share: options, loading by transformers, and the edge that translates torch's errors."""
 
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,9 +96,9 @@ class TorchModel(Model):
             )
         self._device = device
 
+    @abstractmethod
     def _load_processor(self) -> None:
         """Load the tokenizer or image processor of the checkpoint."""
-        raise NotImplementedError
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Refuse request parameters that the task does not know.
@@ -120,9 +121,9 @@ class TorchModel(Model):
         with translated_memory_errors(), torch.inference_mode():
             return self._run(batch)
 
+    @abstractmethod
     def _run(self, batch: Any) -> Any:
         """The task's own part of `forward`."""
-        raise NotImplementedError
 
     @classmethod
     def default_devices(cls) -> Sequence[str]:

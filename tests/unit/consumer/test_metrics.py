@@ -34,11 +34,13 @@ def test_a_batch_of_equal_costs_has_no_padding() -> None:
 
 def test_answers_are_counted_by_status_and_code() -> None:
     metrics = Metrics()
-    metrics.answered({None: 5, Code.TOO_LARGE: 2})
-    metrics.answered({None: 1, Code.EXPIRED: 1})
+    metrics.answered({None: 5, Code.TOO_LARGE: 2}, lambda code: code is Code.TOO_LARGE)
+    metrics.answered({None: 1, Code.EXPIRED: 1}, lambda code: code is Code.TOO_LARGE)
     assert value(metrics, "requests_total", status="ok", code="") == 6
     assert value(metrics, "requests_total", status="error", code="too_large") == 2
     assert value(metrics, "requests_total", status="error", code="expired") == 1
+    assert value(metrics, "dead_letters_total", code="too_large") == 2
+    assert value(metrics, "dead_letters_total", code="expired") is None
 
 
 def test_lag_is_shown_for_the_present_assignment_alone() -> None:
@@ -61,7 +63,7 @@ def test_lag_of_a_partition_that_came_back_is_shown_again() -> None:
 
 def test_two_workers_in_a_process_count_apart() -> None:
     one, other = Metrics(), Metrics()
-    one.answered({None: 1})
+    one.answered({None: 1}, lambda _: False)
     assert value(other, "requests_total", status="ok", code="") is None
 
 
