@@ -124,9 +124,9 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         "model-version": served.version,
     }
     writer = Writer(routes, settings.topics.dead_letters, served, origin)
-    setting = Setting(settings, rules, flow, writer, metrics, failure)
+    setting = Setting(settings, rules, len(models), flow, writer, metrics, failure)
     if delivery.mode == "queue":
-        mode = by_lock(setting, consumers=delivery.queue.consumers * len(models))
+        mode = by_lock(setting, consumers=delivery.queue.consumers * setting.instances)
     else:
         mode = by_offset(setting, in_flight)
     intake, feed, replies = mode.intake, mode.feed, mode.replies

@@ -60,9 +60,10 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
 
     feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
     # By commits, room for all that may be inside: who waits for one while there is no room to poll waits for a batch to
-    # end. A transaction is heard of without a poll, so less is claimed, and less is suspect after a crash.
-    ahead = min(in_flight, 2 * setting.rules.max_rows) if transactional else in_flight
-    trials = Trials(settings.retry.trials, ahead, life=secrets.token_hex(8))
+    # end. A transaction is heard of without a poll, and each suspect costs one: so no more is claimed than keeps the
+    # instances busy while one is made, a batch running and one in the window beside what the transaction carries.
+    at_most = 4 * setting.instances * setting.rules.max_rows if transactional else None
+    trials = Trials(settings.retry.trials, in_flight, life=secrets.token_hex(8), at_most=at_most)
     # A transaction carries at once what it can; its own length is interval enough.
     commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000)
     books = Books(ledger, trials, commits, flow, metrics)

@@ -122,6 +122,7 @@ class Setting:
 
     settings: WorkerSettings
     rules: Rules
+    instances: int
     flow: Flow
     writer: Writer
     metrics: Metrics

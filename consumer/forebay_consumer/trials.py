@@ -45,6 +45,7 @@ class _Partition:
         held: polled and not let in, in order.
         let_in: highest offset let in, and one.
         let_in_then: the same at the last acknowledgement.
+        inside: how many are let in and not ended.
     """
 
     position: int
@@ -58,6 +59,7 @@ class _Partition:
     told: Progress | None = None
     asked_hi: int = 0
     asking: bool = False
+    inside: int = 0
     held: deque[Record] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -92,12 +94,15 @@ class Trials:
     Args:
         max_lives: lives that one record may end while it runs alone.
         ahead: how far `hi` is claimed beyond what was let in, at least; as much as may be inside, so that none waits.
+        at_most: where given, what is claimed instead: so many beyond the commit's offset, over all partitions that have
+            anything to run. Fewer are then suspect after a death, and more wait for a commit.
         life: the id of this process, by which it knows its own claims; empty to take them for another's.
     """
 
-    def __init__(self, max_lives: int, ahead: int, life: str = "") -> None:
+    def __init__(self, max_lives: int, ahead: int, life: str = "", at_most: int | None = None) -> None:
         self._max_lives = max_lives
         self._ahead = ahead
+        self._at_most = at_most
         self._life = life
         self._left: dict[tuple[str, int], _Left] = {}
         self._lock = Lock()
@@ -216,6 +221,8 @@ class Trials:
             run, poison = (self._one(), self._convicted()) if self._suspicious else (self._all(), [])
             self._look()
             self._inside += len(run) + len(poison)
+            for record in (*run, *poison):
+                self._partitions[record.claim].inside += 1
             return run, poison
 
     def ended(self, records: Iterable[Record]) -> None:
@@ -224,7 +231,10 @@ class Trials:
             for record in records:
                 self._inside -= 1
                 partition = self._partitions.get(record.claim)
-                if partition is not None and partition.trial is not None and partition.trial.offset == record.offset:
+                if partition is None:
+                    continue
+                partition.inside -= 1
+                if partition.trial is not None and partition.trial.offset == record.offset:
                     partition.trial = partition.found = None
             if self._suspicious:
                 self._look()
@@ -303,17 +313,29 @@ class Trials:
             return told is None or told.open != partition.suspicious
         if told is None or told.trial != (partition.trial or partition.found):
             return True
-        return not self._suspicious and told.hi - partition.let_in < self._margin(partition) // 2
+        if self._suspicious:
+            return False
+        if self._at_most is not None:  # the commit of what is inside claims more; with nothing inside, nobody else will
+            return bool(partition.held) and not partition.inside and partition.held[0].offset >= told.hi
+        return told.hi - partition.let_in < self._margin(partition) // 2
 
     def _margin(self, partition: _Partition) -> int:
         # Twice what went in while the last commit was on its way, so that a fast model does not wait for the next.
         return max(self._ahead, 2 * (partition.let_in - partition.let_in_then))
 
+    def _share(self, partition: _Partition, mark: Mark) -> int:
+        """What may be claimed of a partition when the whole is bounded; at least what it holds next."""
+        busy = sum(bool(one.told is None or one.held or one.inside) for one in self._partitions.values())
+        share = mark.offset + max(1, (self._at_most or 1) // max(1, busy))
+        return max(share, partition.held[0].next_offset) if partition.held and not partition.inside else share
+
     def _said(self, partition: _Partition, mark: Mark) -> Progress:
         if self._finishing:
             return self._last(partition, mark)
-        ahead = 0 if self._suspicious else self._margin(partition)
-        partition.asked_hi = max(partition.asked_hi, partition.suspects_end, partition.let_in + ahead, mark.offset)
+        claimed = partition.let_in
+        if not self._suspicious:
+            claimed = claimed + self._margin(partition) if self._at_most is None else self._share(partition, mark)
+        partition.asked_hi = max(partition.asked_hi, partition.suspects_end, partition.let_in, claimed, mark.offset)
         return Progress(True, partition.asked_hi, partition.trial or partition.found, mark.done, self._life)
 
     def _last(self, partition: _Partition, mark: Mark) -> Progress:

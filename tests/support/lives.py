@@ -67,7 +67,8 @@ class Life:
         self._killer = killer
         self._uses_trials = uses_trials
         self._ledger = Ledger()
-        self._trials = Trials(max_lives=2, ahead=8, life=f"{next(self.ids):016x}")
+        life = f"{next(self.ids):016x}"
+        self._trials = Trials(max_lives=2, ahead=8, life=life, at_most=chance.choice([None, 1, 12]))
         self._inside: list[Record] = []
         self._ran: list[Record] = []
         self._sent: deque[tuple[Claim, Commit]] = deque()

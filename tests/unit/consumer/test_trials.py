@@ -71,6 +71,51 @@ def test_the_claim_grows_with_what_goes_in_during_one_commit() -> None:
     assert acknowledge(trials).hi == 12, "twice the four that went in"
 
 
+def bounded(*others: Claim, at_most: int) -> Trials:
+    trials = Trials(max_lives=2, ahead=100, life=LIFE, at_most=at_most)
+    for claim in (CLAIM, *others):
+        trials.open(claim, 0, Progress(), 100)
+    return trials
+
+
+def test_a_bounded_claim_grows_with_the_commits_and_not_with_what_goes_in() -> None:
+    trials = bounded(at_most=8)
+    assert acknowledge(trials).hi == 8
+    inside, _ = trials.admit(records(*range(20)))
+    assert offsets(inside) == list(range(8))
+    assert trials.due() == [], "the commit of what is inside will claim more"
+    assert acknowledge(trials, offset=3).hi == 11
+    assert offsets(trials.admit([])[0]) == [8, 9, 10]
+
+
+def test_a_bounded_claim_is_shared_by_the_partitions_that_have_anything_to_run() -> None:
+    other = Claim("requests", 1, 1)
+    trials = bounded(other, at_most=8)
+    assert acknowledge(trials).hi == 4, "neither is heard of yet"
+    assert acknowledge(trials, claim=other).hi == 8, "this one has nothing to run"
+    inside, _ = trials.admit(records(0, 1, 2))
+    assert acknowledge(trials).hi == 8
+    trials.ended(inside)
+    trials.admit(records(0, 1, claim=other))
+    assert acknowledge(trials, offset=3).hi == 11, "nothing shrinks the other's share but what it has to run"
+    trials.admit(records(3))
+    assert acknowledge(trials, offset=8).hi == 12
+
+
+def test_a_bounded_claim_reaches_what_comes_next_across_a_hole_in_the_log() -> None:
+    trials = bounded(at_most=4)
+    acknowledge(trials)
+    assert trials.admit(records(70, 71, 72, 73, 74, 75)) == ([], [])
+    assert trials.due() == [CLAIM], "with nothing inside no other commit will come"
+    assert acknowledge(trials).hi == 71
+    inside, _ = trials.admit([])
+    assert offsets(inside) == [70]
+    trials.ended(inside)
+    assert trials.due() == [CLAIM]
+    assert acknowledge(trials, offset=71).hi == 75
+    assert offsets(trials.admit([])[0]) == [71, 72, 73, 74]
+
+
 def test_a_closed_predecessor_leaves_no_suspects() -> None:
     trials = opened(Progress(False, 50), start=3)
     assert not trials.suspicious
