@@ -82,7 +82,7 @@ class Instance:
         self._log.info("model loaded", action="model_loaded", seconds=round(self._clock() - started, 3))
 
     def warm_up(self, samples: Callable[[Model], Sequence[Any]], batch_sizes: Sequence[int], count: int) -> None:
-        """Run every sample at every batch size, `count` times, before the first request.
+        """Let the model choose how it runs, then run every sample at every batch size, `count` times.
 
         Args:
             samples: the rows for this instance's own model, which is loaded by now.
@@ -91,6 +91,7 @@ class Instance:
         """
         started = self._clock()
         rows = samples(self._model) if count else ()
+        self._tune(rows)
         for sample in rows:
             for size in batch_sizes:
                 try:
@@ -102,7 +103,21 @@ class Instance:
                         self._metrics.warmups.inc()
                 except Exception as error:
                     raise ModelUnavailable(f"the warm-up failed on {self._device}: {error}") from error
-        self._log.info("warm", action="warmed_up", samples=len(rows), seconds=round(self._clock() - started, 3))
+        self._log.info(
+            "warm",
+            action="warmed_up",
+            samples=len(rows),
+            dtype=self._model.precision,
+            seconds=round(self._clock() - started, 3),
+        )
+
+    def _tune(self, rows: Sequence[Any]) -> None:
+        try:
+            self._model.tune(rows)
+        except FatalError:
+            raise
+        except Exception as error:
+            raise ModelUnavailable(f"the model cannot be tuned on {self._device}: {error}") from error
 
     def serve(self) -> None:
         """Run batches until the feed closes."""
@@ -156,6 +171,7 @@ class Instance:
                     "forward_ms": _ms(forward_s),
                     "batch_size": len(rows),
                 },
+                self._model.precision,
             )
             for item, share in zip(items, split_rows(outputs, items), strict=True)
         ]

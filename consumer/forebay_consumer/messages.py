@@ -114,7 +114,9 @@ class Writer:
 
     def _result(self, outcome: Success) -> Message:
         envelope = outcome.envelope
-        value = schemas.result_body(envelope, self._served, outcome.outputs, outcome.timing)
+        # Of the copy that ran it: copies on unlike devices may compute in unlike precisions.
+        model = self._served if outcome.dtype is None else replace(self._served, dtype=outcome.dtype)
+        value = schemas.result_body(envelope, model, outcome.outputs, outcome.timing)
         return self._reply(Owed(outcome, None, 1, self._clock()), value, None)
 
     def _error(self, fault: Fault) -> list[Message]:

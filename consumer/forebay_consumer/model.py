@@ -1,4 +1,4 @@
-"""What a model is to the worker: seven verbs, of which only `forward` must be written.
+"""What a model is to the worker: eight verbs, of which only `forward` must be written.
 
     class Shout(Model):
         def forward(self, batch):
@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 class Model(ABC):
     """One copy of a model on one device.
 
-    The worker makes one object per instance with the configured `options` as keyword arguments, calls `load` once,
-    on the instance's own thread, and from then on `collate`, `forward` and `postprocess` on that thread, never two
-    at a time. `preprocess` and `cost` are called on the first object only, on another thread, while forward passes
-    run: they must not touch what `forward` changes.
+    The worker makes one object per instance with the configured `options` as keyword arguments, calls `load` and
+    `tune` once, on the instance's own thread, and from then on `collate`, `forward` and `postprocess` on that thread,
+    never two at a time. `preprocess` and `cost` are called on the first object only, on another thread, while forward
+    passes run: they must not touch what `forward` changes.
 
     A *row* is one entry of a request's `inputs`: `str` (text), `bytes` (an encoded image) or any JSON value. A
     request may carry several rows; a batch is a list of rows of one or more requests.
@@ -33,8 +33,18 @@ class Model(ABC):
     max_batch_size: ClassVar[int | None] = None
     """Largest number of rows the model can take, where it has such a limit."""
 
+    precision: str | None = None
+    """What it computes in, as `float32`, known once it is tuned; None says nothing. Told in every result."""
+
     def load(self, device: str) -> None:  # noqa: B027 - optional hook
         """Bring the weights to `device`: `cpu`, `cuda:0`, ...; raises when they cannot be loaded."""
+
+    def tune(self, rows: Sequence[Any]) -> None:  # noqa: B027 - optional hook
+        """Choose what depends on the device and on rows of real shape: precision, compilation.
+
+        Args:
+            rows: raw rows of the warm-up; none where it is off.
+        """
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Prepare many rows at once: tokenise, decode images, validate.

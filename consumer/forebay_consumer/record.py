@@ -86,12 +86,17 @@ class Item:
 
 @dataclass(slots=True, eq=False)
 class Success:
-    """One output per row of the request, and its times in milliseconds by phase."""
+    """One output per row of the request, and its times in milliseconds by phase.
+
+    Attributes:
+        dtype: the precision that its copy of the model computed in, where that says so.
+    """
 
     record: Record
     envelope: Envelope
     outputs: Sequence[Any]
     timing: Mapping[str, float]
+    dtype: str | None = None
 
 
 @dataclass(slots=True, eq=False)

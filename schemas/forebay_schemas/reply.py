@@ -22,10 +22,15 @@ _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which model answered; echoed in every reply."""
+    """Which model answered; echoed in every reply.
+
+    Attributes:
+        dtype: the precision that it computed in, where the worker says so; in results only.
+    """
 
     name: str
     version: str = "1"
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,13 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
     Raises:
         TypeError: an output is nothing that JSON can hold (numpy's, in native byte order, can; NaN becomes null).
     """
+    precision = {} if model.dtype is None else {"model_dtype": model.dtype}
     if envelope.form is Form.V2:
         body: dict[str, Any] = {
             "id": envelope.id,
             "model_name": model.name,
             "model_version": model.version,
-            "parameters": {"timing": timing},
+            "parameters": {"timing": timing} | precision,
             "outputs": [_output_tensor(outputs)],
         }
     else:
@@ -74,6 +80,7 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
             "id": envelope.id,
             "model": model.name,
             "model_version": model.version,
+            **precision,
             "outputs": outputs,
             "timing": timing,
         }
@@ -174,13 +181,19 @@ def read_reply(key: bytes | None, value: bytes | None, headers: names.RawHeaders
             outputs = [value for tensor in body["outputs"] for value in _tensor_values(tensor)]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError("not a reply: an output is no tensor") from None
-        timing = _object(_object(body.get("parameters")).get("timing"))
-        return Result(id_, Model(str(body["model_name"]), version), outputs, timing, source)
-    return Result(id_, Model(str(body.get("model", "")), version), body["outputs"], _object(body.get("timing")), source)
+        parameters = _object(body.get("parameters"))
+        model = Model(str(body["model_name"]), version, _text(parameters.get("model_dtype")))
+        return Result(id_, model, outputs, _object(parameters.get("timing")), source)
+    model = Model(str(body.get("model", "")), version, _text(body.get("model_dtype")))
+    return Result(id_, model, body["outputs"], _object(body.get("timing")), source)
 
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _read_error(error: Any, found: Mapping[str, bytes]) -> tuple[Code, str]:

@@ -9,7 +9,7 @@ import structlog
 from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
 from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
-from forebay_consumer.errors import DeviceLost
+from forebay_consumer.errors import DeviceLost, ModelUnavailable
 from forebay_consumer.expiry import Expiry
 from forebay_consumer.feed import Feed
 from forebay_consumer.instance import Instance
@@ -118,6 +118,47 @@ def test_loading_and_warming_up_are_not_watched() -> None:
     bench.instance.warm_up(lambda _model: ["sample"], [1, 2], 1)
     assert bench.metric("warmup_passes_total") == 2
     assert bench.timer == []
+
+
+class Settling(Answering):
+    """Says its precision once it is tuned."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(lambda rows: self.done.append(("pass", list(rows))))
+        self.done: list[tuple[str, list[Any]]] = []
+        self._error = error
+
+    def tune(self, rows: Sequence[Any]) -> None:
+        if self._error is not None:
+            raise self._error
+        self.done.append(("tune", list(rows)))
+        self.precision = "bfloat16"
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, ["sample"]), (0, [])], ids=["warm-up", "no warm-up"])
+def test_a_model_is_tuned_by_the_rows_of_the_warm_up_before_it(count: int, rows: list[Any]) -> None:
+    model = Settling()
+    Bench(model).instance.warm_up(lambda _model: ["sample"], [1], count)
+    assert model.done == [("tune", rows), *([("pass", rows)] if count else [])]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(ValueError("no kernel"), ModelUnavailable, id="any"),
+        pytest.param(FatalError("no licence"), FatalError, id="the model's own word"),
+    ],
+)
+def test_a_model_that_cannot_be_tuned_is_unavailable(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=str(error)):
+        Bench(Settling(error)).instance.warm_up(lambda _model: [], [1], 1)
+
+
+def test_every_result_says_the_precision_that_was_settled() -> None:
+    bench = Bench(Settling())
+    bench.instance.warm_up(lambda _model: [], [1], 1)
+    outcomes = bench.run(make_item(0), make_item(1))
+    assert [outcome.dtype for outcome in outcomes.values() if isinstance(outcome, Success)] == ["bfloat16"] * 2
 
 
 @pytest.mark.parametrize(

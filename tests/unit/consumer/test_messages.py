@@ -6,7 +6,7 @@ from forebay_consumer.errors import FatalError
 from forebay_consumer.messages import Message, Writer
 from forebay_consumer.record import Success
 from forebay_consumer.routes import Routes
-from forebay_schemas import Model, read_request
+from forebay_schemas import Model, Result, read_reply, read_request
 from support.consumer import make_record
 
 
@@ -14,6 +14,16 @@ def result(writer: Writer, echo: bytes) -> Message:
     record = make_record(headers=[("correlation-id", echo), ("traceparent", b"trace")])
     (message,) = writer.messages(Success(record, read_request(record)[0], ["out"], {}))
     return message
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_a_result_names_the_precision_of_the_copy_that_ran_it(dtype: str | None) -> None:
+    record = make_record()
+    writer = Writer(Routes(["replies"]), None, Model("m", "3"), {})
+    (message,) = writer.messages(Success(record, read_request(record)[0], ["out"], {}, dtype))
+    found = read_reply(message.key, message.value, None)
+    assert isinstance(found, Result)
+    assert found.model == Model("m", "3", dtype)
 
 
 def names(message: Message) -> set[str]:

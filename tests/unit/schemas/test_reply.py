@@ -76,6 +76,27 @@ def test_every_result_is_valid_and_reads_back_the_same(form: Form, id_: str, out
     assert orjson.dumps(result.outputs) == orjson.dumps(outputs)  # True is no 1
 
 
+@FORMS
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_the_precision_is_told_where_it_is_known_and_reads_back(form: Form, dtype: str | None) -> None:
+    model = Model("sentiment", "7", dtype)
+    body = result_body(Envelope("42", form), model, [0.5], TIMING)
+    VALID.validate(orjson.loads(body))
+    assert (b"model_dtype" in body) is (dtype is not None)
+    result = read_reply(b"42", body, None)
+    assert isinstance(result, Result)
+    assert result.model == model
+
+
+@FORMS
+def test_a_precision_that_is_no_text_is_not_read(form: Form) -> None:
+    body = orjson.loads(result_body(Envelope("42", form), MODEL, [0.5], TIMING))
+    (body["parameters"] if form is Form.V2 else body)["model_dtype"] = 16
+    result = read_reply(b"42", orjson.dumps(body), None)
+    assert isinstance(result, Result)
+    assert result.model.dtype is None
+
+
 @given(st.sampled_from(Form), IDS, st.sampled_from(Code), st.text(max_size=50))
 def test_every_error_is_valid_and_reads_back_the_same(form: Form, id_: str, code: Code, message: str) -> None:
     body = error_body(Envelope(id_, form), code, message)
