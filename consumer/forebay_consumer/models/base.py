@@ -1,22 +1,32 @@
 """What the built-in models share: options, loading by transformers, and the edge that translates torch's errors."""
 
+import os
+import shutil
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import structlog
 import torch
 import transformers
 
-from forebay_consumer.errors import BadConfig, ModelUnavailable
+from forebay_consumer.errors import BadConfig, ModelUnavailable, OutOfMemory
 from forebay_consumer.meaning import translated
 from forebay_consumer.model import Model
-from forebay_schemas import InvalidRequest
+from forebay_consumer.models.precision import multiplies_bfloat16, scores_differ
+from forebay_schemas import InvalidRequest, RequestError
 
-_DTYPES: Final = {"checkpoint": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES: Final = {
+    "checkpoint": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "fast": torch.float32,  # until `tune` finds that bfloat16 does as well
+}
+_COMPILED_ROWS: Final = (1, 2, 5)  # the compiler makes one row a case of its own, and any number another
 
 # transformers changes torch's defaults for the whole process while it loads: two loads at once spoil each other.
 _loading: Final = threading.Lock()
@@ -27,9 +37,11 @@ class TorchModel(Model):
 
     Args:
         path: folder, or name on a hub.
-        dtype: `checkpoint` (default, as saved), `float32` or `bfloat16`.
+        dtype: `checkpoint` (default, as saved), `float32`, `bfloat16`, or `fast`: bfloat16 where the device multiplies
+            it natively and the outputs of the samples stay within the task's tolerance, else float32.
         threads: torch's intra-op threads for the whole process; None leaves torch's choice.
         trust_remote_code: run Python code that comes with the checkpoint; off unless set.
+        compile: let torch.compile make kernels for this model before the first request, which takes a minute.
     Raises:
         BadConfig: an option has a value that is not allowed.
     """
@@ -44,24 +56,36 @@ class TorchModel(Model):
     """A word in the names of weights that the task does without; any other that is missing is refused."""
 
     def __init__(
-        self, path: str, dtype: str = "checkpoint", threads: int | None = None, trust_remote_code: bool = False
+        self,
+        path: str,
+        dtype: str = "checkpoint",
+        threads: int | None = None,
+        trust_remote_code: bool = False,
+        compile: bool = False,  # noqa: A002 - the option's name, as torch says it
     ) -> None:
         check_option("dtype", dtype, dtype in _DTYPES, ", ".join(_DTYPES))
         check_option("threads", threads, threads is None or is_positive(threads), "positive integers, or null")
+        check_option("compile", compile, isinstance(compile, bool), "true and false")
         # A folder's name is made whole here; a hub name stays as it is.
         self._path = str(Path(path).expanduser()) if path.startswith("~") else path
         self._dtype = _DTYPES[dtype]
+        self._fast = dtype == "fast"
+        self._compile = compile
         self._threads = threads
         self._trust_remote_code = trust_remote_code
         self._device = "cpu"
         self._model: Any = None
+        self._log = structlog.get_logger()
 
     def load(self, device: str) -> None:
         """Load the checkpoint onto `device`; one at a time in a process, others wait.
 
         Raises:
-            ModelUnavailable: no such folder, no safetensors in it, or weights that the task needs are missing.
+            ModelUnavailable: no such folder, no safetensors in it, or weights that the task needs are missing; or it
+                is to be compiled, and there is no compiler.
         """
+        if self._compile:
+            _check_compiler()
         # A path that is meant as a folder must not be looked up on a hub when it is missing.
         if self._path.startswith((".", "/")) and not Path(self._path).is_dir():
             raise ModelUnavailable(f"model.path={self._path!r}: there is no such folder")
@@ -95,6 +119,73 @@ class TorchModel(Model):
                 + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             )
         self._device = device
+        self.precision = _name_of(self._model.dtype)
+
+    def tune(self, rows: Sequence[Any]) -> None:
+        """Settle the precision, then compile if that is asked for.
+
+        Raises:
+            ModelUnavailable: the model cannot be compiled.
+        """
+        rows = [*self.probes(), *rows]
+        if self._fast:
+            reason = self._take_bfloat16(rows)
+            self.precision = _name_of(self._model.dtype)
+            self._log.info(
+                "precision settled", action="precision", device=self._device, dtype=self.precision, reason=reason
+            )
+        if self._compile:
+            self._compile_for(rows)
+
+    def probes(self) -> Sequence[Any]:
+        """Raw rows, many and varied, on which another precision and compiled kernels are tried out."""
+        return self.samples()
+
+    def differ(self, exact: Any, other: Any) -> str | None:  # noqa: ARG002 - a hook with a default
+        """Why outputs of `forward` are too far from the exact ones to stand for them; None where they are not."""
+        return "no tolerance is stated for this task"
+
+    def _take_bfloat16(self, rows: Sequence[Any]) -> str | None:
+        """Go over to bfloat16, or say why not. Both copies of the weights are in memory until that is known."""
+        if not multiplies_bfloat16(self._device):
+            return "the device does not multiply bfloat16 natively"
+        prepared = self._prepared(rows)
+        if not prepared:
+            return "there is no sample to check it with"
+        try:
+            expected = [self.forward(self.collate([row])) for row in prepared]
+            with converted(self._model, torch.bfloat16) as keep:
+                for row, exact in zip(prepared, expected, strict=True):
+                    if reason := self.differ(exact, self.forward(self.collate([row]))):
+                        return reason
+                keep()
+        except OutOfMemory:
+            return "the device cannot hold both copies of the weights"
+        return None
+
+    def _compile_for(self, rows: Sequence[Any]) -> None:
+        prepared = self._prepared(rows)
+        # Frozen weights are constants of the kernels; what a GPU gains by that is not known here.
+        options = {"freezing": True} if self._device == "cpu" else {}
+        try:
+            self._model.compile(dynamic=True, options=options)
+            for count in _COMPILED_ROWS:
+                if len(prepared) >= count:
+                    self.forward(self.collate(prepared[-count:]))
+        except Exception as error:  # the compiler's own tree of errors, and whatever the checkpoint's code raises there
+            raise ModelUnavailable(f"model.options.compile=true: the model cannot be compiled: {error}") from error
+
+    def _prepared(self, rows: Sequence[Any]) -> list[Any]:
+        return [row for row in self.preprocess(rows, {}) if not isinstance(row, RequestError)]
+
+    def to_device(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A copy on the model's device; a GPU's is made from pinned memory, and the host does not wait for it.
+
+        Whatever runs on the device afterwards sees it whole: both are in one stream.
+        """
+        if self._device.startswith("cuda"):
+            return values.pin_memory().to(self._device, dtype, non_blocking=True)
+        return values.to(self._device, dtype)
 
     @abstractmethod
     def _load_processor(self) -> None:
@@ -150,6 +241,9 @@ class Classification(TorchModel):
             return logits.sigmoid().cpu().numpy()
         return logits.softmax(-1).cpu().numpy()
 
+    def differ(self, exact: Any, other: Any) -> str | None:
+        return scores_differ(exact, other)
+
     def postprocess(
         self,
         output: Any,
@@ -164,6 +258,43 @@ class Classification(TorchModel):
 
     def _answer(self, scores: Any, index: Any) -> dict[str, Any]:
         return {"label": self._model.config.id2label[int(index)], "score": float(scores[index])}
+
+
+def _check_compiler() -> None:
+    compilers = [*os.environ.get("CXX", "").split()[:1], "g++", "clang++"]
+    if not any(map(shutil.which, compilers)):
+        raise ModelUnavailable(
+            f"model.options.compile=true: there is no C++ compiler ({', '.join(compilers)}); install one, or leave "
+            "compile off"
+        )
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@contextmanager
+def converted(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[Callable[[], None]]:
+    """Convert the weights in place: whoever holds the model or a part of it sees them.
+
+    Both copies are in memory until the end; then the former weights return, unless what is given was called.
+
+    Raises:
+        OutOfMemory: the device cannot hold both.
+    """
+    weights = [(each, each.data) for each in model.parameters()]
+    buffers = [(each, dict(each._buffers)) for each in model.modules()]
+    kept: list[bool] = []
+    try:
+        with translated_memory_errors():
+            model.to(dtype)
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            for parameter, former in weights:
+                parameter.data = former
+            for module, names in buffers:
+                module._buffers.update(names)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from forebay_consumer.models import probes
 from forebay_consumer.models.base import Classification, check_option, is_positive, translated_memory_errors
 from forebay_schemas import DecodeError, InvalidRequest, RequestError, TooLarge
 
@@ -85,13 +86,16 @@ class ImageClassification(Classification):
     def collate(self, rows: Sequence[Any]) -> dict[str, Any]:
         """`pixel_values` in the model's dtype, [B, 3, H, W], on its device."""
         with translated_memory_errors():
-            return {"pixel_values": torch.stack(list(rows)).to(self._device, self._model.dtype)}
+            return {"pixel_values": self.to_device(torch.stack(list(rows)), self._model.dtype)}
 
     def samples(self) -> Sequence[Any]:
         """A picture; the processor brings any to the model's size."""
         picture = io.BytesIO()
         Image.new("RGB", (224, 224), (127, 63, 191)).save(picture, "PNG")
         return (picture.getvalue(),)
+
+    def probes(self) -> Sequence[Any]:
+        return probes.pictures()
 
 
 def _encoded(row: Any) -> bytes:

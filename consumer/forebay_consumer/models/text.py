@@ -12,6 +12,7 @@ import transformers
 from transformers.utils import cached_file
 
 from forebay_consumer.errors import BadConfig, ModelUnavailable
+from forebay_consumer.models import probes
 from forebay_consumer.models.base import (
     Classification,
     TorchModel,
@@ -20,6 +21,7 @@ from forebay_consumer.models.base import (
     top_k,
     translated_memory_errors,
 )
+from forebay_consumer.models.precision import scores_differ, vectors_differ
 from forebay_schemas import InvalidRequest, RequestError, TooLarge, Unsupported
 
 _UNLIMITED: Final = 1_000_000  # tokenizers without a limit say 1e30
@@ -120,7 +122,7 @@ class TextModel(TorchModel):
             padded[mask] = torch.tensor([*chain.from_iterable(row[name] for row in rows)])
             batch[name] = padded
         with translated_memory_errors():
-            return {name: values.to(self._device) for name, values in batch.items()}
+            return {name: self.to_device(values) for name, values in batch.items()}
 
     def _filler(self, name: str) -> int:
         if name != "input_ids":
@@ -135,6 +137,9 @@ class TextModel(TorchModel):
             return ()
         texts = [self._sample(words) for words in (3, 60)]
         return [text for text in texts if not isinstance(self.preprocess([text], {})[0], RequestError)]
+
+    def probes(self) -> Sequence[Any]:
+        return probes.TEXTS
 
     def _sample(self, words: int) -> str:
         return " ".join(["water"] * words)
@@ -177,6 +182,9 @@ class FeatureExtraction(TextModel):
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
         return list(pooled.cpu().numpy())
+
+    def differ(self, exact: Any, other: Any) -> str | None:
+        return vectors_differ(exact, other)
 
 
 class TextClassification(Classification, TextModel):
@@ -237,6 +245,15 @@ class FillMask(TextModel):
             sequence = decode(filled, skip_special_tokens=masks == 1)
             candidates.append({"score": score, "token": token, "token_str": decode([token]), "sequence": sequence})
         return candidates
+
+    def differ(self, exact: Any, other: Any) -> str | None:
+        return scores_differ(exact.softmax(-1).cpu(), other.softmax(-1).cpu())
+
+    def probes(self) -> Sequence[Any]:
+        """Each text with a mask in its middle."""
+        words = [text.split() for text in probes.TEXTS]
+        mask = self._tokenizer.mask_token
+        return [" ".join([*each[: len(each) // 2], mask, *each[len(each) // 2 :]]) for each in words]
 
     def _sample(self, words: int) -> str:
         return f"{self._tokenizer.mask_token} {super()._sample(words)}"

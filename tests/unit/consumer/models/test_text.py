@@ -267,7 +267,9 @@ def test_preprocess_runs_beside_forward_and_beside_itself(loaded: Loaded) -> Non
     ("options", "said"),
     [
         pytest.param(
-            {"dtype": "fast"}, "model.options.dtype='fast': allowed are checkpoint, float32, bfloat16", id="fast"
+            {"dtype": "float16"},
+            "model.options.dtype='float16': allowed are checkpoint, float32, bfloat16, fast",
+            id="half",
         ),
         pytest.param({"threads": 0}, "model.options.threads=0: allowed are positive integers", id="threads"),
         pytest.param({"max_length": 0}, "model.options.max_length=0", id="max_length"),
