@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from forebay_consumer.models import probes
 from forebay_consumer.models.base import Classification, check_option, is_positive, translated_memory_errors
+from forebay_consumer.models.scaling import Scaling, scaling_of
 from forebay_schemas import DecodeError, InvalidRequest, RequestError, TooLarge
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
@@ -26,35 +27,47 @@ class ImageClassification(Classification):
 
     Args:
         max_pixels: an image whose header says more is answered `too_large`, undecoded (default 50 million).
+        reduced_jpeg: decode a JPEG at a half, a quarter or an eighth of its size where that divides evenly and leaves
+            both edges at least three times as long as the model's (default). At 12 megapixels that is 2.6 times as
+            fast; pixels are off by up to 5 of 255.
     """
 
     auto_class = "AutoModelForImageClassification"
 
-    def __init__(self, path: str, max_pixels: int = 50_000_000, **options: Any) -> None:
+    def __init__(self, path: str, max_pixels: int = 50_000_000, reduced_jpeg: bool = True, **options: Any) -> None:
         super().__init__(path, **options)
+        check_option("reduced_jpeg", reduced_jpeg, isinstance(reduced_jpeg, bool), "true and false")
         most = Image.MAX_IMAGE_PIXELS or max_pixels  # above it Pillow itself warns, then refuses
         check_option("max_pixels", max_pixels, is_positive(max_pixels) and max_pixels <= most, f"1 to {most}")
         self._max_pixels = max_pixels
+        self._reduced_jpeg = reduced_jpeg
         self._processor: Any = None
+        self._scaling: Scaling | None = None
 
     def _load_processor(self) -> None:
         self._processor = transformers.AutoImageProcessor.from_pretrained(
             self._path, trust_remote_code=self._trust_remote_code
         )
+        self._scaling = scaling_of(self._processor)
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Decode, scale and normalise.
+        """Decode and scale; where the processor does more than scale and normalise, all that it does.
 
         Returns:
-            Float32 [3, H, W] on the CPU, or in its place why the row is refused.
+            [3, H, W] on the CPU, uint8 or, of such a processor, float32; or in its place why the row is refused.
         Raises:
             InvalidRequest: a parameter is not allowed.
         """
         self.check_parameters(parameters)
         decoded = [self._decode(row) for row in rows]
         images = [image for image in decoded if not isinstance(image, RequestError)]
-        pixels = iter(self._processor(images, return_tensors="pt")["pixel_values"] if images else ())  # [N, 3, H, W]
+        pixels = iter(self._pixels(images) if images else ())  # [N, 3, H, W]
         return [image if isinstance(image, RequestError) else next(pixels) for image in decoded]
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Any:
+        if self._scaling is not None:
+            return [self._scaling.scaled(image) for image in images]
+        return self._processor(images, return_tensors="pt")["pixel_values"]
 
     def _decode(self, row: Any) -> Image.Image | RequestError:
         """RGB, or why not."""
@@ -62,6 +75,8 @@ class ImageClassification(Classification):
             encoded = _encoded(row)
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 self._check_size(*image.size)
+                if self._reduced_jpeg and self._scaling is not None:
+                    image.draft(None, self._scaling.reduced(*image.size))  # whatever is no JPEG stays as it is
                 return ImageOps.exif_transpose(image).convert("RGB")
         except RequestError as error:
             return error
@@ -86,7 +101,11 @@ class ImageClassification(Classification):
     def collate(self, rows: Sequence[Any]) -> dict[str, Any]:
         """`pixel_values` in the model's dtype, [B, 3, H, W], on its device."""
         with translated_memory_errors():
-            return {"pixel_values": self.to_device(torch.stack(list(rows)), self._model.dtype)}
+            stacked = torch.stack(list(rows))
+            if self._scaling is None:
+                return {"pixel_values": self.to_device(stacked, self._model.dtype)}
+            # Bytes go to the device, where they become floats: a quarter of the way for a picture.
+            return {"pixel_values": self._scaling.normalised(self.to_device(stacked)).to(self._model.dtype)}
 
     def samples(self) -> Sequence[Any]:
         """A picture; the processor brings any to the model's size."""
