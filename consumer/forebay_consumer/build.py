@@ -16,7 +16,7 @@ from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.flow import Flow
 from forebay_consumer.health import Health, HealthServer
-from forebay_consumer.instance import Instance, Instances
+from forebay_consumer.instance import Instance, Instances, Search
 from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
@@ -94,6 +94,19 @@ def _retries(settings: RetrySettings, failure: Failure, shutdown: Shutdown) -> R
     )
 
 
+def search_of(settings: WorkerSettings, room: int, models: Sequence[Model]) -> Search | None:
+    """Within what bounds batch sizes are sought; None where they are configured, or nothing is run before requests.
+
+    Args:
+        room: rows inside the worker for each batch that an instance has at once: more could not come together.
+    """
+    batching = settings.batching
+    if batching.max_batch_size is not None or batching.preferred_batch_sizes or not settings.model.warmup.count:
+        return None
+    most = min([room, *(model.max_batch_size for model in models if model.max_batch_size is not None)])
+    return Search(max(1, most), batching.max_batch_cost)
+
+
 def _seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
@@ -103,11 +116,12 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     batching, limits, delivery = settings.batching, settings.limits, settings.delivery
     served = schemas.Model(settings.model.name, settings.model.version)
     models = make_models(settings.model)
-    largest = min([batching.max_batch_size, *(m.max_batch_size for _, m in models if m.max_batch_size is not None)])
+    largest = min([batching.rows, *(m.max_batch_size for _, m in models if m.max_batch_size is not None)])
     # Enough for the window's look-ahead, and for each instance a batch running, one decoding and two publishing.
     in_flight = limits.max_in_flight or (batching.lookahead + 4 * len(models)) * largest
 
     metrics, failure = Metrics(), Failure()
+    metrics.bounded(largest, batching.max_batch_cost)
     flow = Flow(in_flight, limits.max_bytes_in_flight)
     rules = Rules(
         max_rows=largest,
@@ -147,6 +161,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         settings.model.warmup.count,
         metrics,
         failure,
+        search_of(settings, in_flight // (4 * len(models)), [model for _, model in models]),
     )
     preprocess = Preprocess(
         Preprocessor(

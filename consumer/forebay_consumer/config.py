@@ -239,14 +239,15 @@ class BatchingSettings(Part):
     """When a batch closes."""
 
     max_batch_size: Annotated[
-        int,
+        int | None,
         Field(
             ge=1,
             le=65_536,
             validation_alias=AliasChoices("max_batch_size", "batch_size"),
-            description="Most rows in one forward pass; 1 never merges requests.",
+            description="Most rows in one forward pass; 1 never merges requests. none: found by a short profile after "
+            "the warm-up, 32 where there is nothing to profile; a request may then have 32 rows.",
         ),
-    ] = 32
+    ] = None
     linger_ms: Annotated[
         float,
         Field(
@@ -260,19 +261,27 @@ class BatchingSettings(Part):
         tuple[int, ...], Field(description="Row counts at which a batch goes at once; rarely useful.")
     ] = ()
     max_batch_cost: Annotated[
-        int | None, Field(ge=1, description="Most padded cost (tokens, pixels) of one forward pass; none is no bound.")
+        int | None,
+        Field(
+            ge=1,
+            description="Most padded cost (tokens, pixels) of one forward pass. none: found by the profile where "
+            "max_batch_size is none, too; else no bound.",
+        ),
     ] = None
     lookahead: Annotated[
         int, Field(ge=1, le=1024, description="Batches' worth of waiting rows searched for companions near in cost.")
     ] = 4
 
+    @property
+    def rows(self) -> int:
+        """Most rows of a request, and of a batch unless a profile finds better."""
+        return 32 if self.max_batch_size is None else self.max_batch_size
+
     @model_validator(mode="after")
     def _preferred(self) -> Self:
         for size in self.preferred_batch_sizes:
-            if not 1 <= size <= self.max_batch_size:
-                raise ValueError(
-                    f"preferred_batch_sizes: {size} is not within 1 and max_batch_size={self.max_batch_size}"
-                )
+            if not 1 <= size <= self.rows:
+                raise ValueError(f"preferred_batch_sizes: {size} is not within 1 and max_batch_size={self.rows}")
         return self
 
 
@@ -503,9 +512,9 @@ class WorkerSettings(Layered):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         rows = self.limits.max_in_flight
-        if rows is not None and rows < self.batching.max_batch_size:
+        if rows is not None and rows < self.batching.rows:
             raise ValueError(
-                f"limits.max_in_flight={rows} is less than batching.max_batch_size={self.batching.max_batch_size}: "
+                f"limits.max_in_flight={rows} is less than batching.max_batch_size={self.batching.rows}: "
                 "no full batch could ever form"
             )
         level = self.kafka.get("isolation.level", "read_committed")

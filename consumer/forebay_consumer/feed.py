@@ -67,6 +67,12 @@ class Feed:
             self._window.drain()
             self._changed.notify_all()
 
+    def bound(self, max_rows: int, max_cost: int | None) -> None:
+        """What was found to be the best size of a batch: see `Window.bound`."""
+        with self._changed:
+            self._window.bound(max_rows, max_cost)
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Let `pull` return None, whatever waits."""
         with self._changed:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.outcomes import Failed, Settler, split_rows
+from forebay_consumer.profile import Sizes, profile
+from forebay_consumer.profiles import Profiles
 from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
 from forebay_consumer.watchdog import Watchdog
@@ -119,6 +122,40 @@ class Instance:
         except Exception as error:
             raise ModelUnavailable(f"the model cannot be tuned on {self._device}: {error}") from error
 
+    def profile(self, samples: Callable[[Model], Sequence[Any]], most: int, max_cost: int | None) -> Sizes | None:
+        """The best sizes of a batch, as kept or as measured now; None where there is nothing to measure.
+
+        Args:
+            samples: as for `warm_up`, after it.
+            most: rows that a batch may have.
+            max_cost: what it may cost, where that is not to be found.
+        """
+        started = self._clock()
+        prepared = [row for row in self._model.preprocess(samples(self._model), {}) if not isinstance(row, Exception)]
+        rows = [(row, max(1, self._model.cost(row))) for row in prepared]
+        if not rows:
+            return None
+        profiles = Profiles(self._model.profile_file())
+        key = f"{self._model.profile_key()} {most} {max_cost} {sorted(cost for _, cost in rows)}"
+        kept = profiles.find(key)
+        found, sweeps = (kept, ()) if kept else profile(rows, most, max_cost, self._try, self._clock)
+        if found and not kept:
+            profiles.keep(key, found)
+        self._log.info(
+            "profiled",
+            action="profiled",
+            kept=kept is not None,
+            max_batch_size=found and found.max_rows,
+            max_batch_cost=found and found.max_cost,
+            rows_per_s={sweep.cost: {size: round(rate, 1) for size, rate in sweep.rates.items()} for sweep in sweeps},
+            seconds=round(self._clock() - started, 3),
+        )
+        return found
+
+    def _try(self, rows: Sequence[Any]) -> None:
+        with translated():
+            self._model.postprocess(self._model.forward(self._model.collate(rows)), rows, {})
+
     def serve(self) -> None:
         """Run batches until the feed closes."""
         while (batch := self._feed.pull()) is not None:
@@ -211,8 +248,25 @@ class Instance:
         return Fault(item.record, item.envelope, failed.code, str(failed), "forward", failed.attempts)
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Within what bounds the best sizes of a batch are sought.
+
+    Attributes:
+        most: rows that a batch may have.
+        max_cost: what it may cost, where that is not sought.
+    """
+
+    most: int
+    max_cost: int | None
+
+
 class Instances:
-    """All instances of a worker, each on its thread; a context manager."""
+    """All instances of a worker, each on its thread; a context manager.
+
+    Args:
+        search: None leaves the window's rules as they are.
+    """
 
     def __init__(
         self,
@@ -223,6 +277,7 @@ class Instances:
         warmup_count: int,
         metrics: Metrics,
         failure: Failure,
+        search: Search | None = None,
     ) -> None:
         self._instances = instances
         self._feed = feed
@@ -231,7 +286,9 @@ class Instances:
         self._warmup_count = warmup_count
         self._metrics = metrics
         self._failure = failure
+        self._search = search
         self._ready = threading.Semaphore(0)
+        self._warm = threading.Barrier(len(instances))  # broken at the end, if one is still waited for then
         self._threads = [
             threading.Thread(target=failure.guard(self._life(instance), "instance"), name=f"instance-{n}", daemon=True)
             for n, instance in enumerate(instances)
@@ -246,6 +303,7 @@ class Instances:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._feed.close()
+        self._warm.abort()
         if kind is None:
             for thread in self._threads:
                 thread.join()
@@ -270,10 +328,25 @@ class Instances:
             instance.load()
             instance.warm_up(self._samples, self._batch_sizes, self._warmup_count)
             self._metrics.instances.inc()
+            if self._search is not None:
+                self._settle_sizes(instance, self._search)
             self._ready.release()
             instance.serve()
 
         return live
+
+    def _settle_sizes(self, instance: Instance, search: Search) -> None:
+        """The first measures for all, when none of the others still loads, which would slow it down."""
+        try:
+            self._warm.wait()
+        except threading.BrokenBarrierError:  # the worker ends
+            return
+        if instance is not self._instances[0]:
+            return
+        found = instance.profile(self._samples, search.most, search.max_cost)
+        if found is not None:
+            self._feed.bound(found.max_rows, found.max_cost)
+            self._metrics.bounded(found.max_rows, found.max_cost)
 
 
 def _ms(seconds: float) -> float:

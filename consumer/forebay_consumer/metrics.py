@@ -71,6 +71,8 @@ class Metrics:
         self.suspicious = gauge("suspicious", "1 while one record at a time is let in, after a process that died.")
         self.unreadable = counter("commit_metadata_unreadable_total", "Assignments whose commit text was not ours.")
         self.instances = gauge("instances", "Copies of the model that are loaded and warm.")
+        self.max_rows = gauge("max_batch_size", "Most rows per batch, as configured or as profiled.")
+        self.max_cost = gauge("max_batch_cost", "Most padded cost per batch, likewise; 0 is no bound.")
         self.assigned = gauge("assigned_partitions", "Partitions that this worker owns.")
         self.commits = counter("commits_total", "Offset commits, by result.", "result")
         self.acknowledged = counter(
@@ -81,6 +83,10 @@ class Metrics:
         self.loads = counter("model_loads_total", "Times a copy of the model was loaded.")
         self.warmups = counter("warmup_passes_total", "Warm-up passes run.")
         self._lag_seen: set[tuple[str, int]] = set()
+
+    def bounded(self, max_rows: int, max_cost: int | None) -> None:
+        self.max_rows.set(max_rows)
+        self.max_cost.set(max_cost or 0)
 
     def batch_taken(self, batch: Batch, now: float) -> None:
         self.batches.labels(batch.trigger.value).inc()

@@ -9,6 +9,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -45,6 +46,14 @@ class Model(ABC):
         Args:
             rows: raw rows of the warm-up; none where it is off.
         """
+
+    def profile_file(self) -> Path | None:
+        """Where the batch sizes that were found for it are kept; None measures at each start."""
+        return None
+
+    def profile_key(self) -> str:
+        """All of this copy that they depend on: weights, device, precision, threads, versions."""
+        return ""
 
     def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Prepare many rows at once: tokenise, decode images, validate.

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -41,7 +41,7 @@ class Rules:
     """When a batch closes.
 
     Attributes:
-        max_rows: rows per batch; an item never has more.
+        max_rows: rows per batch; an item that has more alone still goes, alone.
         linger_s: how long the oldest item waits for company, from its record's `since_s`; from its own arrival in the
             window while more of the log is on its way, for a record of a backlog has waited long before it is polled.
         preferred: row counts at which a batch goes at once; each at most `max_rows`.
@@ -84,6 +84,10 @@ class Window:
     def drain(self) -> None:
         """From now on nothing lingers: whatever waits is taken at once."""
         self._draining = True
+
+    def bound(self, max_rows: int, max_cost: int | None) -> None:
+        """From now on a batch has at most these; an item that has more rows alone still goes, alone."""
+        self._rules = replace(self._rules, max_rows=max_rows, max_cost=max_cost)
 
     def drop(self, gone: Callable[[Claim], bool]) -> list[Item]:
         """Remove and return the items whose partition is gone."""
@@ -143,7 +147,7 @@ class Window:
         chosen = {id(oldest)}
         full: Trigger | None = None
         for item in companions:
-            if rows == self._rules.max_rows:
+            if rows >= self._rules.max_rows:
                 break
             if rows + len(item.rows) > self._rules.max_rows:
                 full = full or Trigger.SIZE
@@ -154,7 +158,7 @@ class Window:
                 continue
             rows, largest = rows + len(item.rows), cost
             chosen.add(id(item))
-        if rows == self._rules.max_rows:
+        if rows >= self._rules.max_rows:
             full = Trigger.SIZE
         elif self._rules.max_cost is not None and rows * largest >= self._rules.max_cost:
             full = full or Trigger.COST

@@ -48,11 +48,17 @@ class Pipeline:
         self._producer = Producer({**QUIET, **settings})
 
     def settings(self, **parts: Any) -> dict[str, Any]:
-        """A worker's settings; `parts` over them, merged by the worker's process."""
+        """A worker's settings; `parts` over them, merged by the worker's process.
+
+        Batches have 32 rows at most, unless `batching` says otherwise: a profile would add passes to the journal.
+        """
+        batching = parts.pop("batching", {})
+        if not {"max_batch_size", "batch_size"} & batching.keys():
+            batching = {"max_batch_size": 32, **batching}
         servers = self.worker_bootstrap or self.bootstrap_servers
         kafka = {"bootstrap.servers": servers, "group.id": self.group, **parts.pop("kafka", {})}
         topics = {"requests": [self.requests], "replies": [self.replies], "dead_letters": self.dead_letters}
-        return {"kafka": kafka, "topics": {**topics, **parts.pop("topics", {})}, **parts}
+        return {"kafka": kafka, "topics": {**topics, **parts.pop("topics", {})}, "batching": batching, **parts}
 
     def send(
         self,

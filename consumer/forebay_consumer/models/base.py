@@ -1,6 +1,9 @@
 """What the built-in models share: options, loading by transformers, and the edge that translates torch's errors."""
 
+import contextlib
+import hashlib
 import os
+import platform
 import shutil
 import threading
 from abc import abstractmethod
@@ -216,6 +219,24 @@ class TorchModel(Model):
     def _run(self, batch: Any) -> Any:
         """The task's own part of `forward`."""
 
+    def profile_file(self) -> Path | None:
+        folder = Path(self._path).resolve()
+        return folder.with_name(f"{folder.name}.profile.json") if folder.is_dir() else None
+
+    def profile_key(self) -> str:
+        """Shapes and settings tell, not the weights' values: of those only the size is looked at."""
+        told = hashlib.sha256()
+        folder = Path(self._path)
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if file.suffix == ".json":
+                told.update(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                told.update(f"{file.name} {file.stat().st_size}".encode())
+        chip = torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else _cpu_name()
+        versions = f"torch-{torch.__version__} transformers-{transformers.__version__}"
+        how = f"{self.precision}{' compiled' if self._compile else ''} {torch.get_num_threads()} of {os.cpu_count()}"
+        return f"{type(self).__name__} {told.hexdigest()[:16]} {self._device} {chip} {how} {versions}"
+
     @classmethod
     def default_devices(cls) -> Sequence[str]:
         """Every visible GPU, else the CPU."""
@@ -267,6 +288,14 @@ def _check_compiler() -> None:
             f"model.options.compile=true: there is no C++ compiler ({', '.join(compilers)}); install one, or leave "
             "compile off"
         )
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return f"{platform.processor() or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _name_of(dtype: torch.dtype) -> str:

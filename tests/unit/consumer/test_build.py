@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from forebay_consumer.build import placements, warmup_rows
-from forebay_consumer.config import ModelSettings, WarmupSettings
+from forebay_consumer.build import placements, search_of, warmup_rows
+from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
+from forebay_consumer.instance import Search
 from forebay_consumer.model import Model
 from forebay_schemas import Content, read_request
 from support.consumer import make_record
@@ -89,3 +90,37 @@ def test_warmup_samples_reach_the_model_as_rows_of_a_request_do() -> None:
 def test_a_warmup_sample_that_no_request_could_carry_is_named(sample: Any, said: str) -> None:
     with pytest.raises(BadConfig, match=said):
         warmup_rows(WarmupSettings(samples=("fine", sample)), TwoCards())
+
+
+def settings(**parts: Any) -> WorkerSettings:
+    kafka = {"bootstrap.servers": "nowhere:9092", "group.id": "g"}
+    topics = {"requests": ["requests"], "replies": ["replies"]}
+    model = {"name": "m", "class": "a:B", **parts.pop("model", {})}
+    return WorkerSettings(**{"kafka": kafka, "topics": topics, "model": model, **parts})
+
+
+class OfTwelve(TwoCards):
+    max_batch_size = 12
+
+
+@pytest.mark.parametrize(
+    ("parts", "search"),
+    [
+        pytest.param({}, Search(64, None), id="neither is given"),
+        pytest.param({"batching": {"max_batch_cost": 900}}, Search(64, 900), id="the cost is given"),
+        pytest.param({"batching": {"max_batch_size": 32}}, None, id="the size is given"),
+        pytest.param({"batching": {"preferred_batch_sizes": [8]}}, None, id="sizes are preferred"),
+        pytest.param({"model": {"warmup": {"count": 0}}}, None, id="nothing runs before requests"),
+    ],
+)
+def test_sizes_are_sought_where_none_is_given(parts: dict[str, Any], search: Search | None) -> None:
+    assert search_of(settings(**parts), 64, [TwoCards()]) == search
+
+
+def test_no_more_rows_are_sought_than_the_model_takes() -> None:
+    assert search_of(settings(), 64, [OfTwelve(), OfTwelve()]) == Search(12, None)
+
+
+def test_without_a_profile_a_batch_has_32_rows() -> None:
+    assert settings().batching.rows == 32
+    assert settings(batching={"max_batch_size": 8}).batching.rows == 8

@@ -70,7 +70,7 @@ def test_flags_beat_the_environment_which_beats_the_file(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(f"FOREBAY_BATCHING__{name}", value)
-    assert read(file, {"batching": in_file}, flags).batching.max_batch_size == expected
+    assert read(file, {"batching": in_file}, flags).batching.rows == expected
 
 
 def test_the_environment_alone_configures_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """One instance and its passes: watched, counted, translated, and answered one outcome per record."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +13,16 @@ from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost, ModelUnavailable
 from forebay_consumer.expiry import Expiry
+from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
-from forebay_consumer.instance import Instance
+from forebay_consumer.instance import Instance, Instances, Search
 from forebay_consumer.metrics import Metrics
+from forebay_consumer.profile import Sizes
 from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
 from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
-from forebay_schemas import Code
+from forebay_schemas import Code, InvalidRequest
 from support.consumer import ManualClock, make_item
 
 
@@ -260,3 +264,123 @@ def test_when_nearly_all_fail_the_worker_ends_before_a_batch_of_theirs_is_answer
     with pytest.raises(ModelFails):
         bench.run(*(make_item(offset) for offset in range(8)))
     assert bench.published == []
+
+
+class Sampled(Model):
+    """Eight rows are as good as more; it counts what it is given."""
+
+    def __init__(self, clock: ManualClock, file: Path | None = None, rows: Sequence[Any] = ("a", "b")) -> None:
+        self.clock = clock
+        self.passes: list[int] = []
+        self._file = file
+        self._rows = rows
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return [InvalidRequest("bad") if row == "bad" else row for row in rows]
+
+    def forward(self, batch: Sequence[Any]) -> Sequence[Any]:
+        self.passes.append(len(batch))
+        self.clock.advance(0.001 * max(8, len(batch)))
+        return batch
+
+    def samples(self) -> Sequence[Any]:
+        return self._rows
+
+    def profile_file(self) -> Path | None:
+        return self._file
+
+
+def test_a_profile_finds_the_size_kept_for_the_next_start(tmp_path: Path) -> None:
+    for measures in (True, False):
+        bench = Bench(Answering())
+        bench.instance._model = model = Sampled(bench.clock, tmp_path / "kept.json")
+        assert bench.instance.profile(lambda model: model.samples(), 64, None) == Sizes(8)
+        assert bool(model.passes) is measures
+    assert bench.instance.profile(lambda model: model.samples(), 4, None) == Sizes(4)  # kept for other bounds
+
+
+def test_rows_that_are_refused_are_no_samples() -> None:
+    bench = Bench(Answering())
+    bench.instance._model = model = Sampled(bench.clock, rows=["bad", "bad"])
+    assert bench.instance.profile(lambda model: model.samples(), 64, None) is None
+    assert model.passes == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "search", "bounds"),
+    [
+        pytest.param(["a"], Search(64, None), (8, 0), id="found"),
+        pytest.param(["a"], None, (32, 0), id="not sought"),
+        pytest.param([], Search(64, None), (32, 0), id="nothing to profile"),
+    ],
+)
+def test_the_sizes_that_are_found_bound_the_window_before_anything_is_served(
+    rows: list[Any], search: Search | None, bounds: tuple[float, float]
+) -> None:
+    bench = Bench(Answering())
+    bench.metrics.bounded(32, None)
+    bench.instance._model = Sampled(bench.clock, rows=rows)
+    failure = Failure()
+    instances = Instances(
+        [bench.instance], bench.feed, lambda model: model.samples(), [1], 1, bench.metrics, failure, search
+    )
+    with instances:
+        assert instances.wait_ready(lambda: failure.happened)
+        assert (bench.metric("max_batch_size"), bench.metric("max_batch_cost")) == bounds
+        assert bench.feed._window._rules.max_rows == bounds[0]
+
+
+class Profiled(Instance):
+    """Says when it profiles."""
+
+    profiles: threading.Event
+
+    def profile(self, *_: Any) -> Sizes | None:
+        self.profiles.set()
+        return None
+
+
+class Slow(Answering):
+    """Is warm only when nobody has profiled for a while."""
+
+    def __init__(self, profiles: threading.Event) -> None:
+        super().__init__()
+        self.early = False
+        self._profiles = profiles
+
+    def tune(self, rows: Sequence[Any]) -> None:
+        self.early = self._profiles.wait(0.2)
+
+
+def test_one_instance_profiles_when_all_are_warm() -> None:
+    event = threading.Event()
+    slow = Slow(event)
+    first, second = Bench(Answering()), Bench(slow)
+    for bench in (first, second):
+        bench.instance.__class__ = Profiled
+        bench.instance.profiles = event  # type: ignore[attr-defined]
+    second.instance._feed = first.feed
+    failure = Failure()
+    instances = together(failure, first, second)
+    with instances:
+        assert instances.wait_ready(lambda: failure.happened)
+    assert event.is_set()
+    assert not slow.early
+
+
+def together(failure: Failure, *benches: Bench) -> Instances:
+    feed, metrics = benches[0].feed, benches[0].metrics
+    members = [bench.instance for bench in benches]
+    return Instances(members, feed, Model.samples, [1], 1, metrics, failure, Search(64, None))
+
+
+def test_the_others_do_not_wait_for_one_that_cannot_be_loaded() -> None:
+    bench, other = Bench(Answering()), Bench(Settling(ValueError("no kernel")))
+    failure = Failure()
+    instances = together(failure, bench, other)
+    with pytest.raises(ModelUnavailable, match="no kernel"):
+        with instances:
+            instances.wait_ready(lambda: False)
+    for thread in instances._threads:
+        thread.join(10)
+        assert not thread.is_alive()

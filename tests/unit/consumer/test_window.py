@@ -250,3 +250,20 @@ def test_every_item_is_taken_once_and_every_batch_keeps_the_rules(
         left = [offset for offset in left if offset not in set(offsets(batch))]
     assert left == []
     assert made.rows == 0
+
+
+def test_bounds_that_are_found_later_hold_from_then_on() -> None:
+    made = window(*(make_item(offset, cost=10) for offset in range(8)), max_rows=32, linger_s=1.0)
+    assert made.take(0.0) is None
+    made.bound(4, 30)
+    assert offsets(made.take(0.0)) == [0, 1, 2]
+    made.bound(2, None)
+    assert offsets(made.take(0.0)) == [3, 4]
+
+
+def test_an_item_with_more_rows_than_the_bound_goes_at_once_and_alone() -> None:
+    made = window(make_item(0, rows=8), *items(3)[1:], max_rows=4, linger_s=1.0)
+    batch = made.take(0.0)
+    assert offsets(batch) == [0]
+    assert batch is not None
+    assert batch.trigger is Trigger.SIZE

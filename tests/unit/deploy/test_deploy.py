@@ -264,7 +264,7 @@ def test_scaler_deployment_and_worker_agree(tmp_path: Path) -> None:
     assert trigger["consumerGroup"] == settings.kafka["group.id"]
     assert (trigger["topic"],) == settings.topics.requests
     assert trigger["offsetResetPolicy"] == settings.delivery.start
-    assert int(trigger["lagThreshold"]) >= settings.batching.max_batch_size
+    assert int(trigger["lagThreshold"]) >= settings.batching.rows
     assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     pod = deployment["spec"]["template"]["spec"]
     grace_ms = pod["terminationGracePeriodSeconds"] * 1000

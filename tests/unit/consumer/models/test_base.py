@@ -200,3 +200,43 @@ def test_threads_are_torchs(loaded: Loaded) -> None:
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_profile_lies_beside_the_folder_and_not_in_it(loaded: Loaded, checkpoint: Checkpoint) -> None:
+    folder = checkpoint("classes")
+    assert loaded("text-classification", "classes").profile_file() == folder.with_name(f"{folder.name}.profile.json")
+
+
+def test_a_name_on_a_hub_has_no_place_for_a_profile() -> None:
+    model = model_class("text-classification", None)(path="somebody/something")  # type: ignore[call-arg]
+    assert model.profile_file() is None
+
+
+def test_a_profile_depends_on_shapes_device_precision_and_threads(
+    loaded: Loaded, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    import torch
+
+    model: Any = loaded("text-classification", "classes")
+    key = model.profile_key()
+    shutil.copytree(checkpoint("classes"), tmp_path / "copy")
+    moved: Any = model_class("text-classification", None)(path=str(tmp_path / "copy"))  # type: ignore[call-arg]
+    moved.load("cpu")
+    assert moved.profile_key() == key
+    found = {key}
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text() + " ")
+    found.add(moved.profile_key())
+    found.add(loaded("text-classification", "classes", dtype="bfloat16").profile_key())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        found.add(model.profile_key())
+    finally:
+        torch.set_num_threads(before)
+    model._compile = True
+    found.add(model.profile_key())
+    model._device = "cpu:0"
+    found.add(model.profile_key())
+    assert len(found) == 6
+    assert f"torch-{torch.__version__}" in key

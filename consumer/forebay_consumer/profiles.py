@@ -1,0 +1,52 @@
+"""Profiles that are kept: a small JSON file beside the model, so that a restart need not measure again."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from forebay_consumer.profile import Sizes
+
+
+class Profiles:
+    """The profiles of one model by what they depend on. Whatever is wrong with the file, it is measured again.
+
+    Args:
+        file: None keeps nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._log = structlog.get_logger()
+
+    def find(self, key: str) -> Sizes | None:
+        kept = self._read().get(key)
+        try:
+            return None if kept is None else Sizes(int(kept["max_rows"]), _cost(kept["max_cost"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def keep(self, key: str, sizes: Sizes) -> None:
+        """Write it beside those of other keys; a folder that cannot be written to is told once, and changes nothing."""
+        if self._file is None:
+            return
+        kept = {**self._read(), key: {"max_rows": sizes.max_rows, "max_cost": sizes.max_cost}}
+        written = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        try:
+            written.write_text(json.dumps(kept, indent=1), "utf-8")
+            written.replace(self._file)  # workers that start at once see one whole file or another
+        except OSError as error:
+            self._log.info("profile not kept", action="profile_not_kept", file=str(self._file), error=error.strerror)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._file.read_text("utf-8")) if self._file is not None else {}
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _cost(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,146 @@
+"""The best size of a batch is the smallest that is nearly as fast as any, found in bounded time."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from forebay_consumer.errors import FatalError
+from forebay_consumer.profile import BUDGET_S, Sizes, profile
+from forebay_consumer.profiles import Profiles
+from support.consumer import ManualClock
+
+
+class Device:
+    """Takes its time by the batch's size and its rows' cost; a row is its cost."""
+
+    def __init__(self, seconds: Callable[[int, int], float]) -> None:
+        self.clock = ManualClock()
+        self.sizes: list[int] = []
+        self._seconds = seconds
+
+    def __call__(self, rows: Sequence[int]) -> None:
+        self.sizes.append(len(rows))
+        self.clock.advance(self._seconds(len(rows), rows[0]))
+
+    def profile(self, costs: Sequence[int], most: int = 64, max_cost: int | None = None) -> Sizes | None:
+        return profile([(cost, cost) for cost in costs], most, max_cost, self, self.clock)[0]
+
+
+def overhead(size: int, cost: int) -> float:
+    """8 ms for each pass and 1 ms for each row: twice the rows bring 3 % up to 256 of them."""
+    return 0.008 + 0.001 * size * cost
+
+
+def cache(size: int, cost: int) -> float:
+    """As a ViT on a CPU: what does not fit the cache costs 15 % more."""
+    return (0.002 + 0.003 * size) * (1.15 if size * cost > 8 else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "rows"),
+    [
+        pytest.param(overhead, 1024, 256, id="more is better, up to a point"),
+        pytest.param(overhead, 20, 20, id="more would be better"),
+        pytest.param(cache, 64, 8, id="more is worse"),
+        pytest.param(lambda size, _cost: 0.001 * size, 64, 1, id="all are equal"),
+        pytest.param(lambda size, _cost: 0.001 * size * (1.02 if size < 4 else 1.0), 64, 1, id="nearly equal"),
+        pytest.param(overhead, 1, 1, id="one row"),
+    ],
+)
+def test_rows_of_one_cost_have_a_best_number(seconds: Callable[[int, int], float], most: int, rows: int) -> None:
+    assert Device(seconds).profile([1], most) == Sizes(rows)
+
+
+def test_rows_of_unlike_costs_have_a_best_cost_too() -> None:
+    """A device that is fast from 512 tokens on and slower from 2,048 on."""
+
+    def seconds(size: int, cost: int) -> float:
+        tokens = size * cost
+        return 1e-5 * max(tokens, 512) * (1.2 if tokens >= 2048 else 1.0)
+
+    assert Device(seconds).profile([8, 64, 256], 64) == Sizes(64, 512)
+    assert Device(seconds).profile([64], 128) == Sizes(128, 512)  # how many cheaper ones are best is not known
+    assert Device(seconds).profile([8, 64, 256], 64, max_cost=128) == Sizes(16, 128)
+
+
+def test_a_size_that_cannot_be_run_ends_the_search_below_it() -> None:
+    def seconds(size: int, cost: int) -> float:
+        if size > 16:
+            raise MemoryError
+        return overhead(size, cost)
+
+    assert Device(seconds).profile([1], 64) == Sizes(16)
+
+
+def test_a_fatal_error_is_no_answer() -> None:
+    def seconds(_size: int, _cost: int) -> float:
+        raise FatalError("the device is lost")
+
+    with pytest.raises(FatalError):
+        Device(seconds).profile([1])
+
+
+@pytest.mark.parametrize("per_row_s", [0.001, 0.03, 0.4, 1.0])
+def test_the_search_keeps_to_its_time_whatever_a_row_takes(per_row_s: float) -> None:
+    device = Device(lambda size, cost: per_row_s * (size + 20) * cost / 20)
+    device.profile([1, 2, 3], 4096)
+    assert device.clock.now <= BUDGET_S + 3.15 * per_row_s  # the first pass of a cost cannot be foreseen
+
+
+def test_a_neighbour_that_disturbs_some_passes_changes_nothing() -> None:
+    """Every third pass takes twice as long."""
+    device = Device(lambda size, cost: cache(size, cost) * (2 if len(device.sizes) % 3 == 0 else 1))
+    assert device.profile([1]) == Sizes(8)
+
+
+def test_where_there_is_no_time_for_two_sizes_nothing_is_found() -> None:
+    assert Device(lambda size, _cost: 10.0 * size).profile([1]) is None
+    assert Device(overhead).profile([]) is None
+
+
+def test_no_more_is_tried_once_two_sizes_brought_nothing() -> None:
+    device = Device(cache)
+    device.profile([1], 4096)
+    assert max(device.sizes) == 32
+
+
+def test_a_profile_is_kept_beside_those_of_others(tmp_path: Path) -> None:
+    file = tmp_path / "model.profile.json"
+    Profiles(file).keep("cpu", Sizes(8, 512))
+    Profiles(file).keep("cuda", Sizes(64))
+    assert Profiles(file).find("cpu") == Sizes(8, 512)
+    assert Profiles(file).find("cuda") == Sizes(64)
+    assert Profiles(file).find("other") is None
+    assert [found.name for found in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("{", id="no JSON"),
+        pytest.param("[1]", id="no object"),
+        pytest.param(json.dumps({"cpu": 8}), id="no profile"),
+        pytest.param(json.dumps({"cpu": {"max_rows": "many", "max_cost": None}}), id="no number"),
+        pytest.param(json.dumps({"cpu": {"max_rows": 8}}), id="half a profile"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_written_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "model.profile.json"
+    file.write_text(content)
+    assert Profiles(file).find("cpu") is None
+    Profiles(file).keep("cpu", Sizes(8))
+    assert Profiles(file).find("cpu") == Sizes(8)
+
+
+def test_a_folder_that_cannot_be_written_to_changes_nothing(tmp_path: Path) -> None:
+    profiles = Profiles(tmp_path / "absent" / "model.profile.json")
+    profiles.keep("cpu", Sizes(8))
+    assert profiles.find("cpu") is None
+
+
+def test_without_a_file_nothing_is_kept() -> None:
+    profiles = Profiles(None)
+    profiles.keep("cpu", Sizes(8))
+    assert profiles.find("cpu") is None
