@@ -17,6 +17,7 @@ OK: Final = "ok"
 ERROR: Final = "error"
 V2_JSON: Final = "application/json"  # `content_type` of a BYTES output whose elements are JSON texts
 
+_V2: Final = Form.V2
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -61,7 +62,7 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
     Raises:
         TypeError: an output is nothing that JSON can hold (numpy's, in native byte order, can; NaN becomes null).
     """
-    if envelope.form is Form.V2:
+    if envelope.form is _V2:
         body: dict[str, Any] = {
             "id": envelope.id,
             "model_name": model.name,
