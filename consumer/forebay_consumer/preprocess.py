@@ -120,14 +120,15 @@ class Preprocessor:
         """Refuse what need not reach the model."""
         if record.fault is not None:
             raise InvalidRequest(record.fault)
-        topic = self._routes.resolve(envelope.reply_topic)
-        if topic != self._routes.default and not self._has_topic(topic):
-            raise NoSuchReplyTopic(f"header reply-topic: there is no topic {topic!r}; leave it out for the default")
+        if envelope.reply_topic is not None:
+            topic = self._routes.resolve(envelope.reply_topic)
+            if topic != self._routes.default and not self._has_topic(topic):
+                raise NoSuchReplyTopic(f"header reply-topic: there is no topic {topic!r}; leave it out for the default")
         if isinstance(content, RequestError):
             raise content
-        if envelope.model not in (None, self._served.name):
+        if envelope.model is not None and envelope.model != self._served.name:
             raise Unsupported(f"model {envelope.model!r:.80} is not served here; served is {self._served.name!r}")
-        if envelope.model_version not in (None, self._served.version):
+        if envelope.model_version is not None and envelope.model_version != self._served.version:
             raise Unsupported(
                 f"model-version {envelope.model_version!r:.80} is not served here; served is {self._served.version!r}"
             )

@@ -208,7 +208,7 @@ class Replies:
         if self._confirmed:
             confirmed, self._confirmed = self._confirmed, []
             self._metrics.publish.observe(self._clock() - confirmed[0].since_s)
-            self._metrics.answered(Counter(owed.code for owed in confirmed), self._writer.keeps)
+            self._metrics.answered(Counter([owed.code for owed in confirmed]), self._writer.keeps)
             self._done([owed.record for owed in confirmed])
 
     def _retry(self) -> None:

@@ -113,7 +113,10 @@ def reply_headers(envelope: Envelope, source: Source, model: Model, code: Code |
 
 
 def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # an object whose keys are no strings, or nothing that JSON can hold
+        return orjson.dumps(value, default=_plain, option=_OPTIONS)
 
 
 def _plain(value: Any) -> Any:
