@@ -4,6 +4,7 @@ py-spy looks at the worker's stacks from outside, so the figures are the worker'
 runs or waits for the interpreter lock, not where it sleeps.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from forebay_local.topics import create_topics
 MESSAGES: Final = 200_000
 RATE: Final = 400  # samples a second
 GRAPH: Final = ROOT / "docs" / "performance" / "messages.svg"
+TITLE: Final = "the worker on small messages: samples by function, a column for each thread"
 SPY: Final = Path(sys.executable).parent / "py-spy"
 
 
@@ -51,6 +53,8 @@ def sampled(pid: int) -> Iterator[None]:
     finally:
         spy.send_signal(2)  # it writes what it has
         spy.wait()
+        # Its title is its command, with the paths of this machine.
+        GRAPH.write_text(re.sub(r">[^<>]*py-spy record[^<]*<", f">{TITLE}<", GRAPH.read_text()))
 
 
 if __name__ == "__main__":
