@@ -4,7 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --no-sync
 PYTEST := $(RUN) pytest
 
-.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench-quick clean
+.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench-quick bench-profile clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -49,6 +49,9 @@ soak: setup ## random faults over a mixed load, and a verdict: MINUTES=n SEED=s 
 
 bench-quick: setup ## the worker against bare loops, at most 5 minutes
 	$(RUN) python -m bench.quick
+
+bench-profile: setup ## docs/performance/messages.svg: where the worker's time goes, as a flame graph
+	$(RUN) python -m bench.flame
 
 format: setup
 	$(RUN) ruff format

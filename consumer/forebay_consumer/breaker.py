@@ -7,6 +7,7 @@ counted.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 from threading import Lock
 from typing import Final
 
@@ -42,6 +43,9 @@ class Breaker:
             ModelFails: the window is full, and more than the share of it failed. None of these may be published.
         """
         with self._lock:
+            if not self._failures and Fault not in set(map(type, outcomes)):  # nearly always: nothing to count
+                self._failed.extend(repeat(False, min(len(outcomes), self._window - len(self._failed))))
+                return
             for outcome in outcomes:
                 failed = isinstance(outcome, Fault) and outcome.code in COUNTED
                 if len(self._failed) == self._window:

@@ -88,6 +88,8 @@ class Ceiling:
 
     def first(self, items: Sequence[Item]) -> Part:
         """The first of `items`, as many as are not known to be too much; always at least one."""
+        if not self._bounds:
+            return Part(items, sum([len(item.rows) for item in items]), max([item.cost for item in items]))
         rows = largest = 0
         for count, item in enumerate(items):
             more_rows, more_largest = rows + len(item.rows), max(largest, item.cost)

@@ -36,9 +36,10 @@ class Feed:
         with self._changed:
             kept: list[Item] = []
             refused: list[Item] = []
+            takes = {claim: self._takes(claim) for claim in {item.record.claim for item in items}}
             for item in items:
                 item.ready_s = now
-                (kept if self._takes(item.record.claim) else refused).append(item)
+                (kept if takes[item.record.claim] else refused).append(item)
             self._window.add(kept)
             self._changed.notify_all()
         return refused

@@ -196,22 +196,23 @@ class Instance:
             raise
         finally:
             self._watchdog.disarm(self._number)
-        return [
-            Success(
-                item.record,
-                item.envelope,
-                share,
-                {
-                    "queue_ms": _ms(item.record.queue_s or 0.0),
-                    "preprocess_ms": _ms(item.preprocess_s),
-                    "linger_ms": _ms(self._taken_s - item.ready_s),
-                    "forward_ms": _ms(forward_s),
-                    "batch_size": len(rows),
-                },
-                self._model.precision,
-            )
-            for item, share in zip(items, split_rows(outputs, items), strict=True)
-        ]
+        forward_ms, size = _ms(forward_s), len(rows)
+        preprocess_s = ready_s = preprocess_ms = linger_ms = -1.0
+        successes = []
+        for item, share in zip(items, split_rows(outputs, items), strict=True):
+            record = item.record
+            if item.preprocess_s != preprocess_s or item.ready_s != ready_s:  # both are of the item's chunk
+                preprocess_s, ready_s = item.preprocess_s, item.ready_s
+                preprocess_ms, linger_ms = _ms(preprocess_s), _ms(self._taken_s - ready_s)
+            timing = {
+                "queue_ms": _ms(record.queue_s or 0.0),
+                "preprocess_ms": preprocess_ms,
+                "linger_ms": linger_ms,
+                "forward_ms": forward_ms,
+                "batch_size": size,
+            }
+            successes.append(Success(record, item.envelope, share, timing, self._model.precision))
+        return successes
 
     def _pass(self, rows: Sequence[Any], parameters: Any) -> tuple[Sequence[Any], float]:
         """One forward pass: the outputs, one per row, and the seconds that `forward` took."""

@@ -46,8 +46,9 @@ _PRODUCER: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "enable.idempotence": True,
         "acks": "all",
-        # A reply waits for no company: what is queued together leaves together.
-        "linger.ms": 0,
+        # A bound that hardly matters: replies are flushed when no more follow and nothing is on the way. Messages that
+        # have lingered while requests are on the way make the client's thread spin: 14 us a message, not 2 [measured].
+        "linger.ms": 50,
         "delivery.timeout.ms": 60_000,
         "topic.metadata.propagation.max.ms": 2_000,
         # Replies to one key stay on one partition also for clients written in Java.

@@ -7,7 +7,8 @@ compaction): the watermark steps from one delivered record to the next and never
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from threading import Condition
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ from forebay_consumer.record import Claim, Record
 
 MAX_RANGES: Final = 1000  # more would not fit beside an offset
 _ALL: Final = 2**63
+_claim = attrgetter("claim")
 
 
 class Mark(NamedTuple):
@@ -167,16 +169,13 @@ class Ledger:
     def done(self, records: Iterable[Record]) -> None:
         """Mark records answered: the broker has confirmed their replies. Ignores those of an ended assignment."""
         with self._changed:
-            touched = set()
-            for record in records:
-                partition = self._partitions.get(record.claim)
+            for claim, of_claim in groupby(records, _claim):
+                partition = self._partitions.get(claim)
                 if partition is None:
                     continue
-                partition.done.add(record.offset)
-                partition.in_flight -= 1
-                touched.add(record.claim)
-            for claim in touched:
-                partition = self._partitions[claim]
+                offsets = [record.offset for record in of_claim]
+                partition.done.update(offsets)
+                partition.in_flight -= len(offsets)
                 partition.settle()
                 partition.news = bool(partition.done)
             self._changed.notify_all()

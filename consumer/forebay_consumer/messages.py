@@ -10,7 +10,7 @@ import forebay_schemas as schemas
 from forebay_consumer import dead_letters
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError
-from forebay_consumer.record import Fault, Outcome, Record, Success
+from forebay_consumer.record import Fault, Outcome, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
 from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE
@@ -22,18 +22,15 @@ _ECHOED: Final = frozenset([CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, 
 class Owed:
     """An outcome and how many of its messages the broker has not confirmed yet."""
 
-    __slots__ = ("code", "given_up", "missing", "outcome", "since_s")
+    __slots__ = ("code", "given_up", "missing", "outcome", "record", "since_s")
 
     def __init__(self, outcome: Outcome, code: Code | None, missing: int, since_s: float) -> None:
         self.outcome = outcome
+        self.record = outcome.record
         self.since_s = since_s
         self.code = code
         self.missing = missing
         self.given_up = False
-
-    @property
-    def record(self) -> Record:
-        return self.outcome.record
 
 
 class Message:

@@ -88,6 +88,8 @@ class Settler(Generic[T]):
         left = self._live(items, attempt, outcomes)
         while left:
             part = self._ceiling.first(left)  # one at a time: what it cannot hold, the next is not even tried with
+            if len(part.items) == len(items):
+                return self._part(part, attempt)
             outcomes.update(zip(map(id, part.items), self._part(part, attempt), strict=True))
             left = self._live(left[len(part.items) :], attempt, outcomes)
         return [outcomes[id(item)] for item in items]

@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 import structlog
@@ -44,6 +43,7 @@ class NoSuchReplyTopic(InvalidRequest):
 
 
 _Decoded = tuple[Record, Envelope, Content]
+_REFUSED: Final = 0  # in place of the cost of a row that the model refused
 
 
 class Preprocessor:
@@ -99,7 +99,7 @@ class Preprocessor:
                 key = _parameters_key(content.parameters)
             except RequestError as error:
                 if isinstance(error, NoSuchReplyTopic):
-                    envelope = replace(envelope, reply_topic=None, reply_partition=None)
+                    envelope = envelope._replace(reply_topic=None, reply_partition=None)
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
                 continue
             groups.setdefault(key, []).append((record, envelope, content))
@@ -120,14 +120,15 @@ class Preprocessor:
         """Refuse what need not reach the model."""
         if record.fault is not None:
             raise InvalidRequest(record.fault)
-        topic = self._routes.resolve(envelope.reply_topic)
-        if topic != self._routes.default and not self._has_topic(topic):
-            raise NoSuchReplyTopic(f"header reply-topic: there is no topic {topic!r}; leave it out for the default")
+        if envelope.reply_topic is not None:
+            topic = self._routes.resolve(envelope.reply_topic)
+            if topic != self._routes.default and not self._has_topic(topic):
+                raise NoSuchReplyTopic(f"header reply-topic: there is no topic {topic!r}; leave it out for the default")
         if isinstance(content, RequestError):
             raise content
-        if envelope.model not in (None, self._served.name):
+        if envelope.model is not None and envelope.model != self._served.name:
             raise Unsupported(f"model {envelope.model!r:.80} is not served here; served is {self._served.name!r}")
-        if envelope.model_version not in (None, self._served.version):
+        if envelope.model_version is not None and envelope.model_version != self._served.version:
             raise Unsupported(
                 f"model-version {envelope.model_version!r:.80} is not served here; served is {self._served.version!r}"
             )
@@ -143,7 +144,7 @@ class Preprocessor:
         """Prepare requests with equal parameters in one call; when it raises, one by one."""
         parameters = group[0][2].parameters
         try:
-            prepared = self._call([row for _, _, content in group for row in content.inputs], parameters)
+            prepared, costs = self._call([row for _, _, content in group for row in content.inputs], parameters)
         except FatalError:
             raise
         except Exception as error:
@@ -151,7 +152,7 @@ class Preprocessor:
                 faults.append(self._fault(group[0], error))
                 return
         else:
-            self._sort(key, group, prepared, items, faults)
+            self._sort(key, group, prepared, costs, items, faults)
             return
         for decoded in group:  # outside of `except`: what is raised now has nothing to do with the first error
             self._prepare(key, [decoded], items, faults)
@@ -161,39 +162,35 @@ class Preprocessor:
         key: bytes,
         group: Sequence[_Decoded],
         prepared: Sequence[Any],
+        costs: Sequence[int],
         items: list[Item],
         faults: list[Fault],
     ) -> None:
         """Give each request its own prepared rows, or its refusal."""
         start = 0
-        for decoded in group:
-            record, envelope, content = decoded
-            rows = prepared[start : start + len(content.inputs)]
-            start += len(content.inputs)
-            bad = next(((index, row) for index, row in enumerate(rows) if isinstance(row, RequestError)), None)
-            if bad is None:
-                try:
-                    with translated():
-                        cost = max(self._model.cost(row) for row in rows)
-                except FatalError:
-                    raise
-                except Exception as error:
-                    faults.append(self._fault(decoded, error))
-                    continue
-                # A key of its own keeps it out of every other's pass.
-                company = (key, record.claim, record.offset) if record.alone else key
-                items.append(Item(record, envelope, rows, max(1, cost), content.parameters, company))
-            else:
-                index, refusal = bad
+        for record, envelope, content in group:
+            end = start + len(content.inputs)
+            rows, of_rows = prepared[start:end], costs[start:end]
+            start = end
+            if _REFUSED in of_rows:
+                index = of_rows.index(_REFUSED)
+                refusal = rows[index]
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
                 faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess"))
+            else:
+                # A key of its own keeps it out of every other's pass.
+                company = (key, record.claim, record.offset) if record.alone else key
+                items.append(Item(record, envelope, rows, max(of_rows), content.parameters, company))
 
-    def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+    def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
+        """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
             prepared = list(self._model.preprocess(rows, parameters))
+            cost = self._model.cost
+            costs = [_REFUSED if isinstance(row, RequestError) else max(1, cost(row)) for row in prepared]
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
-        return prepared
+        return prepared, costs
 
     def _fault(self, decoded: _Decoded, error: Exception) -> Fault:
         record, envelope, _ = decoded
@@ -275,8 +272,9 @@ class Preprocess:
             started = self._clock()
             kept: list[Record] = []
             gone: list[Record] = []
-            for record in records:  # asked once each: the answer may change in between
-                (kept if self._takes(record.claim) else gone).append(record)
+            takes = {claim: self._takes(claim) for claim in {record.claim for record in records}}
+            for record in records:  # asked once: the answer may change in between
+                (kept if takes[record.claim] else gone).append(record)
             self._give_up(gone, "revoked")
             records = kept
             self._watchdog.arm(thread)
@@ -290,7 +288,8 @@ class Preprocess:
                 self._metrics.queue.observe(records[0].queue_s or 0.0)
             for item in items:
                 item.preprocess_s = took_s
-                self._flow.widen(item.record, len(item.rows))
+                if len(item.rows) != item.record.rows:
+                    self._flow.widen(item.record, len(item.rows))
             if faults:
                 self._publish(faults)
             refused = self._feed.put(items)

@@ -10,6 +10,7 @@ Some of it may be in the topic already, which repeats an answer and loses none.
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,7 +28,8 @@ from forebay_consumer.reachable import Reachable
 from forebay_consumer.rebuilds import Rebuilds
 from forebay_consumer.record import Claim, Outcome, Record
 
-BUSY_WAIT_S: Final = 0.002  # while reports are awaited
+BUSY_WAIT_S: Final = 0.002  # while reports are awaited; they end it
+SEND_OFF_S: Final = 0.001  # the client's thread sees a flush within microseconds; while one lasts, that thread spins
 IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
 ALONE_TIMEOUT_S: Final = 10.0
@@ -80,6 +82,8 @@ class Replies:
         self._failed: list[tuple[Message, Any]] = []  # likewise
         self._again: list[tuple[float, Message]] = []  # not before that moment
         self._unconfirmed: dict[Message, None] = {}  # given to the producer and not reported on, in that order
+        self._newest: Message | None = None  # the client may keep it, and others, for its linger
+        self._sent_off: Message | None = None  # the newest at the last flush
         self._ended_by: Any = None  # the producer's fatal error, until there is a new producer
         self._rebuilds = Rebuilds(REBUILDS, REBUILDS_WITHIN_S, clock)
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
@@ -115,9 +119,14 @@ class Replies:
     def _run(self) -> None:
         while True:
             try:
-                chunk = self._chunks.get(timeout=BUSY_WAIT_S if self._unconfirmed or self._again else IDLE_WAIT_S)
+                chunk = self._chunks.get_nowait() if self._unconfirmed else self._chunks.get(timeout=self._idle_s())
             except Empty:
-                pass
+                if self._newest is not self._sent_off and self._sent_off not in self._unconfirmed:
+                    # There is no more to send and, for all we know, nothing on the way: company is not waited for.
+                    self._sent_off = self._newest
+                    self._flush(SEND_OFF_S)
+                elif self._unconfirmed:
+                    self._poll(BUSY_WAIT_S)
             else:
                 if chunk is None:
                     break
@@ -128,21 +137,27 @@ class Replies:
         self._producer.purge()
         self._poll(0)
 
+    def _idle_s(self) -> float:
+        return BUSY_WAIT_S if self._again else IDLE_WAIT_S
+
     def _send_chunk(self, outcomes: Sequence[Outcome]) -> None:
         dropped = []
+        asked: Claim | None = None
+        owned = False
         for outcome in outcomes:
-            if self._owns(outcome.record.claim):
+            record = outcome.record
+            if record.claim is not asked:  # a chunk is mostly of one assignment, which is asked for once
+                asked = record.claim
+                owned = self._owns(asked)
+            if owned:
                 for message in self._writer.messages(outcome):
                     self._produce(message)
             else:
-                dropped.append(outcome.record)
+                dropped.append(record)
         if dropped:
             self._gave_up(dropped, "late")
 
     def _produce(self, message: Message) -> None:
-        def report(error: Any, _: Any) -> None:
-            self._report(message, error)
-
         while True:
             try:
                 self._producer.produce(
@@ -151,7 +166,7 @@ class Replies:
                     key=message.key,
                     headers=message.headers,
                     partition=message.partition,
-                    on_delivery=report,
+                    on_delivery=partial(self._report, message),
                 )
             except BufferError:  # the client's queue is full: wait for reports, as the flow does for room
                 self._poll(0.05)
@@ -162,22 +177,23 @@ class Replies:
                 return
             else:
                 self._unconfirmed[message] = None
+                self._newest = message
                 return
 
-    def _report(self, message: Message, error: Any) -> None:
+    def _report(self, message: Message, error: Any, _: Any = None) -> None:
         """A delivery report; runs inside the producer's poll, so it only takes note."""
-        if error is not None and (self._ended_by is not None or error.code() in _ORPHANED):
+        if error is None:
+            self._unconfirmed.pop(message, None)
+            owed = message.owed
+            owed.missing -= 1
+            if owed.missing == 0:
+                self._confirmed.append(owed)
+        elif self._ended_by is not None or error.code() in _ORPHANED:
             self._unconfirmed[message] = None  # it keeps its place, until there is a new producer
             self._ended_by = self._ended_by or error
-            return
-        self._unconfirmed.pop(message, None)
-        if error is not None:
+        else:
+            self._unconfirmed.pop(message, None)
             self._failed.append((message, error))
-            return
-        owed = message.owed
-        owed.missing -= 1
-        if owed.missing == 0:
-            self._confirmed.append(owed)
 
     def _serve(self, timeout_s: float) -> None:
         self._poll(timeout_s)
@@ -192,7 +208,7 @@ class Replies:
         if self._confirmed:
             confirmed, self._confirmed = self._confirmed, []
             self._metrics.publish.observe(self._clock() - confirmed[0].since_s)
-            self._metrics.answered(Counter(owed.code for owed in confirmed), self._writer.keeps)
+            self._metrics.answered(Counter([owed.code for owed in confirmed]), self._writer.keeps)
             self._done([owed.record for owed in confirmed])
 
     def _retry(self) -> None:

@@ -34,6 +34,8 @@ class Routes:
         )
 
     def resolve_or_default(self, asked: str | None) -> str:
+        if asked is None:
+            return self.default
         try:
             return self.resolve(asked)
         except InvalidRequest:

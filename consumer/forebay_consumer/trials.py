@@ -17,6 +17,8 @@ Rule and simulation: DESIGN §5; an attempt counter per partition instead convic
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -26,6 +28,7 @@ from forebay_consumer.record import Claim, Record
 
 _NEVER: Final = -1
 _EVER: Final = 2**62
+_claim = attrgetter("claim")
 
 
 @dataclass(slots=True, eq=False)
@@ -213,28 +216,29 @@ class Trials:
             The records to run, and those to answer as poison unrun. The others are held, until a later call.
         """
         with self._lock:
-            for record in records:
-                partition = self._partitions.get(record.claim)
+            for claim, of_claim in groupby(records, _claim):
+                partition = self._partitions.get(claim)
                 if partition is not None:
-                    partition.held.append(record)
-                    partition.position = max(partition.position, record.next_offset)
+                    partition.held.extend(of_claim)
+                    partition.position = max(partition.position, partition.held[-1].next_offset)
             run, poison = (self._one(), self._convicted()) if self._suspicious else (self._all(), [])
             self._look()
             self._inside += len(run) + len(poison)
-            for record in (*run, *poison):
-                self._partitions[record.claim].inside += 1
+            for claim, of_claim in groupby((*run, *poison), _claim):
+                self._partitions[claim].inside += len(list(of_claim))
             return run, poison
 
     def ended(self, records: Iterable[Record]) -> None:
         """These are answered, or given up to the next owner."""
         with self._lock:
-            for record in records:
-                self._inside -= 1
-                partition = self._partitions.get(record.claim)
+            for claim, of_claim in groupby(records, _claim):
+                ended = [record.offset for record in of_claim]
+                self._inside -= len(ended)
+                partition = self._partitions.get(claim)
                 if partition is None:
                     continue
-                partition.inside -= 1
-                if partition.trial is not None and partition.trial.offset == record.offset:
+                partition.inside -= len(ended)
+                if partition.trial is not None and partition.trial.offset in ended:
                     partition.trial = partition.found = None
             if self._suspicious:
                 self._look()
@@ -350,6 +354,10 @@ class Trials:
             return run
         for partition in self._partitions.values():
             hi = partition.acknowledged_hi
+            if partition.held and partition.held[-1].offset < hi:  # nearly always: all of them
+                run += partition.held
+                partition.let_in = partition.held[-1].next_offset
+                partition.held.clear()
             while partition.held and partition.held[0].offset < hi:
                 record = partition.held.popleft()
                 partition.let_in = record.next_offset

@@ -78,8 +78,9 @@ class Window:
         for item in items:
             self._waiting.append(item)
             self._rows += len(item.rows)
-            claim, past = item.record.claim, item.record.next_offset
-            self._reached[claim] = max(past, self._reached.get(claim, past))
+            record = item.record
+            if self._reached.get(record.claim, 0) <= record.offset:
+                self._reached[record.claim] = record.offset + 1
 
     def drain(self) -> None:
         """From now on nothing lingers: whatever waits is taken at once."""
@@ -111,6 +112,10 @@ class Window:
         """The next batch, or None while waiting for company is still right."""
         if not self._waiting:
             return None
+        if count := self._equals():
+            chosen = [self._waiting.popleft() for _ in range(count)]
+            self._rows -= self._rules.max_rows
+            return Batch(chosen, Trigger.SIZE, self._rules.max_rows, self._rules.max_rows * chosen[0].cost)
         head = self._head()
         chosen, full = self._choose(head)
         trigger = full or self._patience(chosen, now, ends)
@@ -121,6 +126,23 @@ class Window:
         self._remove(chosen, len(head))
         rows = sum(len(item.rows) for item in chosen)
         return Batch(chosen, trigger, rows, rows * max(item.cost for item in chosen))
+
+    def _equals(self) -> int:
+        """How many of the oldest items fill a batch to the row while equal in key and cost; 0 where they do not.
+
+        What the choice below would be, without looking further.
+        """
+        oldest, max_rows = self._waiting[0], self._rules.max_rows
+        key, cost, rows = oldest.key, oldest.cost, 0
+        if self._rows < max_rows or (self._rules.max_cost is not None and max_rows * cost > self._rules.max_cost):
+            return 0
+        for count, item in enumerate(self._waiting, start=1):
+            rows += len(item.rows)
+            if item.cost != cost or item.key != key or rows > max_rows:
+                return 0
+            if rows == max_rows:
+                return count
+        return 0
 
     def _head(self) -> list[Item]:
         """The items within `lookahead` batches' worth of rows of the oldest, whether or not they can join it."""

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +43,7 @@ _NO_LEADER_YET: Final = (
 FLUSH_WITHIN_S: Final = 10.0
 NEW_PARTITIONS_EVERY_S: Final = 5.0  # well below any sensible timeout: an answer may already wait there
 POLL_S: Final = 0.05
+SEND_OFF_S: Final = 0.001  # librdkafka's thread sees a flush within microseconds
 
 _log = logging.getLogger("forebay_producer")
 _log.addHandler(logging.NullHandler())
@@ -213,7 +214,10 @@ class Client:
         Raises:
             RequestFailed, ReplyTimeout, NotDelivered, BadRequest, ClientQueueFull, ClientClosed: as `submit`.
         """
-        return self.submit(value, **options).result()
+        future = self.submit(value, **options)
+        if self._may_block():
+            self._serve(self._producer.flush, SEND_OFF_S)  # who waits has nothing more to send: no linger
+        return future.result()
 
     @property
     def unanswered(self) -> int:
@@ -260,11 +264,7 @@ class Client:
 
     def _serve_producer(self) -> None:
         while not self._ending.is_set():
-            try:
-                self._producer.poll(POLL_S)
-            except KafkaException as error:  # said once: nothing can be sent any more, though answers may still come
-                self._ended = f"{_told(error.args[0])}; then make a new client"
-                _log.error("request topic %s: %s", self._settings.requests, self._ended)
+            self._serve(self._producer.poll, POLL_S)
             while not self._undelivered.empty():
                 correlation, text = self._undelivered.get()
                 if question := self._waiting.take(correlation):
@@ -272,6 +272,13 @@ class Client:
                     finish(question, NotDelivered(f"the broker did not confirm the request: {text}"))
             for question in self._waiting.expired(time.monotonic()):
                 finish(question, _timed_out(question, self._settings.requests, self._unreadable))
+
+    def _serve(self, serve: Callable[[float], object], timeout_s: float) -> None:
+        try:
+            serve(timeout_s)
+        except KafkaException as error:  # said once: nothing can be sent any more, though answers may still come
+            self._ended = f"{_told(error.args[0])}; then make a new client"
+            _log.error("request topic %s: %s", self._settings.requests, self._ended)
 
     # ---- answers; the consumer is touched on this thread only
 

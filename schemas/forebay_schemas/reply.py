@@ -17,6 +17,7 @@ OK: Final = "ok"
 ERROR: Final = "error"
 V2_JSON: Final = "application/json"  # `content_type` of a BYTES output whose elements are JSON texts
 
+_V2: Final = Form.V2
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -67,7 +68,7 @@ def result_body(envelope: Envelope, model: Model, outputs: Sequence[Any], timing
         TypeError: an output is nothing that JSON can hold (numpy's, in native byte order, can; NaN becomes null).
     """
     precision = {} if model.dtype is None else {"model_dtype": model.dtype}
-    if envelope.form is Form.V2:
+    if envelope.form is _V2:
         body: dict[str, Any] = {
             "id": envelope.id,
             "model_name": model.name,
@@ -119,7 +120,10 @@ def reply_headers(envelope: Envelope, source: Source, model: Model, code: Code |
 
 
 def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # an object whose keys are no strings, or nothing that JSON can hold
+        return orjson.dumps(value, default=_plain, option=_OPTIONS)
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,10 @@ import base64
 import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -56,9 +56,8 @@ class Source(Protocol):
     def headers(self) -> names.RawHeaders | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who asks and how to answer; every record has one.
+class Envelope(NamedTuple):
+    """Who asks and how to answer; every record has one. A tuple, since one is made for every record.
 
     Attributes:
         id: 1 to 256 bytes of printable UTF-8; the same at every redelivery of the record.
@@ -80,19 +79,31 @@ class Envelope:
     tracestate: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Content(NamedTuple):
     """What is asked: one entry of `inputs` per row.
 
     A row is a `str` (text), `bytes` (an encoded image), or any JSON value for a model of the user's own.
     """
 
     inputs: Sequence[Any]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = _NONE
+
+
+_BARE: Final = (None,) * (len(Envelope._fields) - 3)
+_PLAIN, _V2 = Form.PLAIN, Form.V2  # looking a member up costs as much as reading a small field
 
 
 def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
     """Read one record. Never raises: what is wrong comes back beside an envelope that can be answered."""
+    if not source.headers and (value := source.value) and value.startswith(b"{"):
+        try:
+            body = _decode_object(value, hint=True)
+        except RequestError as error:
+            return Envelope(_default_id(source)), error
+        return _read_object(body, source, None, named=False)
     try:
         content_type, named, envelope = _read_headers(source)
     except InvalidRequest as error:
@@ -107,7 +118,7 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
         body = _decode_object(value, hint=content_type is None)
     except RequestError as error:
         return envelope, error
-    return _read_object(body, envelope, named=named)
+    return _read_object(body, source, envelope, named=named)
 
 
 def read_envelope(source: Source) -> Envelope:
@@ -130,6 +141,11 @@ def _usable_id(raw: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if text.isprintable() else None
+
+
+def _is_usable(text: str) -> bool:
+    few = 0 < len(text) <= MAX_ID_BYTES // 4  # a character takes 4 bytes at most
+    return text.isprintable() and (few or 0 < len(text.encode()) <= MAX_ID_BYTES)
 
 
 def _default_id(source: Source) -> str:
@@ -176,7 +192,7 @@ def _fallback_envelope(source: Source) -> Envelope:
         body = _decode_object(value, hint=False)
     except RequestError:
         return envelope
-    return _read_object(body, envelope, named=named)[0]
+    return _read_object(body, source, envelope, named=named)[0]
 
 
 def _header_envelope(source: Source) -> tuple[Envelope, bool]:
@@ -290,6 +306,8 @@ def _media_type(content_type: str) -> str:
 
 def sniff(value: bytes) -> str:
     """Guess the media type of a value sent without `content-type`, as the console producer and kcat do."""
+    if value.startswith(b"{"):  # by far the most
+        return JSON
     if value.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if value.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -314,20 +332,31 @@ def _decode_object(value: bytes, *, hint: bool) -> dict[str, Any]:
     return body
 
 
-def _read_object(body: dict[str, Any], envelope: Envelope, *, named: bool) -> tuple[Envelope, Content | RequestError]:
+def _read_object(
+    body: dict[str, Any], source: Source, envelope: Envelope | None, *, named: bool
+) -> tuple[Envelope, Content | RequestError]:
+    """The content, and the envelope with what the body adds to it.
+
+    Args:
+        envelope: as far as headers and key tell it; None where there are no headers.
+        named: a header names the request.
+    """
     inputs = body.get("inputs")
-    if isinstance(inputs, list) and inputs and all(map(_is_tensor, inputs)):
-        envelope = replace(envelope, form=Form.V2)
+    form = _V2 if isinstance(inputs, list) and inputs and all(map(_is_tensor, inputs)) else _PLAIN
+    id_, model, rest = (None, None, _BARE) if envelope is None else (envelope.id, envelope.model, envelope[3:])
+    content: Content | RequestError
     try:
-        id_ = _body_text(body, "id")
-        if id_ is not None and _usable_id(id_.encode()) is None:
-            raise InvalidRequest(f"body id: expected 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
-        if id_ is not None and not named:
-            envelope = replace(envelope, id=id_)  # first: whatever else is wrong is answered under this id
-        envelope = replace(envelope, model=envelope.model or _body_text(body, "model"))
-        return envelope, Content(_rows(body, envelope.form), _parameters(body))
+        told = _body_text(body, "id")
+        if told is not None:
+            if not _is_usable(told):
+                raise InvalidRequest(f"body id: expected 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
+            if not named:
+                id_ = told  # first: whatever else is wrong is answered under this id
+        model = model or _body_text(body, "model")
+        content = Content(_rows(body, form), _parameters(body))
     except RequestError as error:
-        return envelope, error
+        content = error
+    return tuple.__new__(Envelope, (id_ or _default_id(source), form, model, *rest)), content
 
 
 def _body_text(body: Mapping[str, Any], name: str) -> str | None:
@@ -347,14 +376,14 @@ def _parameters(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
-    given = [name for name in ("inputs", "text", "image") if name in body]
-    if len(given) != 1:
+    if ("inputs" in body) + ("text" in body) + ("image" in body) != 1:
+        given = [name for name in ("inputs", "text", "image") if name in body]
         raise InvalidRequest(
             f"body: expected exactly one of inputs, text or image, got {' and '.join(given) or 'none of them'}"
         )
-    if given == ["text"]:
+    if "text" in body:
         return (_text_row(body["text"], "body text"),)
-    if given == ["image"]:
+    if "image" in body:
         return (_decode_base64(body["image"], "body image"),)
     inputs = body["inputs"]
     if isinstance(inputs, str):
@@ -362,8 +391,10 @@ def _rows(body: Mapping[str, Any], form: Form) -> Sequence[Any]:
     if not isinstance(inputs, list) or not inputs:
         got = "an empty list" if inputs == [] else _kind(inputs)
         raise InvalidRequest(f"body inputs: expected a list of at least one row, got {got}")
-    if form is Form.V2:
+    if form is _V2:
         return _tensor_rows(inputs)
+    if dict not in map(type, inputs):
+        return inputs
     return [read_row(value, f"body inputs[{position}]") for position, value in enumerate(inputs)]
 
 

@@ -103,7 +103,7 @@ class Sender:
             topic, partition = self.target(letter)
             self._produce(place, put_back(letter, without), topic, partition, told)
         while len(told) < len(letters):
-            self._producer.poll(POLL_S)
+            self._producer.flush(POLL_S)  # nothing more is coming that the client should wait for
 
     def _produce(self, place: int, parcel: Parcel, topic: str, partition: int, told: dict[int, Where | str]) -> None:
         def report(error: Any, message: Any) -> None:

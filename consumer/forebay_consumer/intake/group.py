@@ -224,27 +224,26 @@ class GroupIntake:
             messages += self._consumer.consume(wanted, 0)
         behind = len(messages) > wanted  # there was more than we took: what we took has waited already
         now, now_wall = self._clock(), wall()
-        polled: list[tuple[Message, Claim]] = []
+        polled: dict[Claim, list[Message]] = {}  # in order within each
+        place, of_place = None, []  # what comes is mostly of one partition after the other
         for message in messages:
             if (error := message.error()) is not None:
                 self._judge(error)
-            elif (claim := self._claims.get((message.topic(), message.partition()))) is not None:
-                polled.append((message, claim))
+                continue
+            if place != (place := (message.topic(), message.partition())):
+                claim = self._claims.get(place)
+                of_place = [] if claim is None else polled.setdefault(claim, [])
+            of_place.append(message)
         records = []
         if polled:
             # Known before any of them is looked at: `max_backlog` counts what waits behind each.
-            ends = self._ends({claim for _, claim in polled})
+            ends = self._ends(polled)
             self._snapshot = replace(self._snapshot, ends={**self._snapshot.ends, **ends})
-            last = {claim: message.offset() for message, claim in polled}
-            lagging = {
-                claim
-                for claim, offset in last.items()
-                if self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > offset + 1
-            }
-            records = [
-                read_record(message, claim, now, now_wall, behind or claim in lagging) for message, claim in polled
-            ]
-            size = sum(record.size for record in records) / len(records)
+            for claim, found in polled.items():
+                lagging = self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > found[-1].offset() + 1
+                waited = behind or lagging
+                records += [read_record(message, claim, now, now_wall, waited) for message in found]
+            size = sum([record.size for record in records]) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records
 

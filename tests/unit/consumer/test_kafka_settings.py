@@ -48,7 +48,7 @@ def test_each_setting_goes_to_whom_it_concerns(key: str, for_consumer: bool, for
 
 def test_a_reply_is_written_by_all_in_sync_replicas_and_waits_for_no_company() -> None:
     made = producer_settings({})
-    assert (made["acks"], made["enable.idempotence"], made["linger.ms"]) == ("all", True, 0)
+    assert (made["acks"], made["enable.idempotence"], made["linger.ms"]) == ("all", True, 50)
     assert made["partitioner"] == "murmur2_random"
 
 

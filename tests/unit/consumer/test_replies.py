@@ -177,3 +177,35 @@ def test_the_worker_ends_and_is_told_the_remedy_where_a_new_producer_does_not_he
     with pytest.raises(FatalError, match=remedy):
         site.failure.check()
     assert site.done == []
+
+
+class SlowProducer(FakeProducer):
+    """Confirms nothing before it is told to, and counts the flushes."""
+
+    def __init__(self) -> None:
+        super().__init__(confirms=0)
+        self.flushed: list[int] = []
+
+    def flush(self, timeout_s: float) -> int:
+        self.flushed.append(len(self.taken))
+        return super().flush(timeout_s)
+
+    def confirm(self, count: int) -> None:
+        self._confirms = count
+
+
+def test_what_the_client_holds_for_company_is_flushed_once_nothing_is_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producer = SlowProducer()
+    site = Site(monkeypatch, [producer])
+    with site.replies:
+        site.publish([0])
+        wait_until(lambda: producer.flushed == [1], "the first goes at once", 10)
+        site.publish([1, 2])
+        wait_until(lambda: len(producer.taken) == 3, "more are handed to the client", 10)
+        assert producer.flushed == [1]
+        producer.confirm(1)
+        wait_until(lambda: producer.flushed == [1, 3], "the others follow the first's confirmation", 10)
+        producer.confirm(2)
+        wait_until(lambda: site.done == [0, 1, 2], "all are confirmed", 10)
