@@ -260,7 +260,8 @@ class BatchingSettings(Part):
         tuple[int, ...], Field(description="Row counts at which a batch goes at once; rarely useful.")
     ] = ()
     max_batch_cost: Annotated[
-        int | None, Field(ge=1, description="Most padded cost (tokens, pixels) of one forward pass; none is no bound.")
+        int | None,
+        Field(ge=1, description="Most cost (tokens, pixels) of one pass, padding included; none is no bound."),
     ] = None
     lookahead: Annotated[
         int, Field(ge=1, le=1024, description="Batches' worth of waiting rows searched for companions near in cost.")

@@ -174,7 +174,7 @@ class Preprocessor:
             if bad is None:
                 try:
                     with translated():
-                        cost = max(self._model.cost(row) for row in rows)
+                        costs = [max(1, self._model.cost(row)) for row in rows]
                 except FatalError:
                     raise
                 except Exception as error:
@@ -182,7 +182,8 @@ class Preprocessor:
                     continue
                 # A key of its own keeps it out of every other's pass.
                 company = (key, record.claim, record.offset) if record.alone else key
-                items.append(Item(record, envelope, rows, max(1, cost), content.parameters, company))
+                parameters, total = content.parameters, sum(costs)
+                items.append(Item(record, envelope, rows, max(costs), parameters, company, total_cost=total))
             else:
                 index, refusal = bad
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
