@@ -140,9 +140,14 @@ class Classification(TorchModel):
 
     allowed_parameters = frozenset({"top_k"})
 
-    def _run(self, batch: Mapping[str, Any]) -> Any:
+    def _logits(self, batch: Any) -> torch.Tensor:
+        """Float32 [B, C]."""
+        logits: torch.Tensor = self._model(**batch).logits.float()
+        return logits
+
+    def _run(self, batch: Any) -> Any:
         """Scores as numpy, float32 [B, C]."""
-        logits = self._model(**batch).logits.float()  # [B, C]
+        logits = self._logits(batch)  # [B, C]
         config = self._model.config
         if config.problem_type == "regression":
             return logits.cpu().numpy()
