@@ -2,7 +2,8 @@
 
 Memory grows with rows × the longest row, and for attention faster than that with the longest row. So what is learned is
 a padded cost, and it is kept apart for rows of about equal cost: those whose largest lies between the same two powers
-of two.
+of two. A model that packs its rows pads nothing, and runs long rows apart: there it is the sum of the costs, whatever
+the rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,22 +21,15 @@ class Part:
     """Items for one pass.
 
     Attributes:
+        cost: with its padding.
+        size: the power of two that names rows of about this cost; 0 for packed rows.
         full: the bound kept the next item out; only such a part tells whether more could be held.
     """
 
     items: Sequence[Item]
-    rows: int
-    largest: int
+    cost: int
+    size: int
     full: bool = False
-
-    @property
-    def padded_cost(self) -> int:
-        return self.rows * self.largest
-
-    @property
-    def size(self) -> int:
-        """The power of two that names rows of about this cost."""
-        return self.largest.bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +79,45 @@ class Ceiling:
 
     def __init__(self) -> None:
         self._bounds: dict[int, Bound] = {}
+        self._packs = False
+
+    def pack(self) -> None:
+        """From now on the model pads nothing."""
+        self._packs = True
 
     def first(self, items: Sequence[Item]) -> Part:
         """The first of `items`, as many as are not known to be too much; always at least one."""
         if not self._bounds:
-            return Part(items, sum([len(item.rows) for item in items]), max([item.cost for item in items]))
-        rows = largest = 0
+            return self._whole(items)
+        rows = largest = total = cost = size = 0
         for count, item in enumerate(items):
-            more_rows, more_largest = rows + len(item.rows), max(largest, item.cost)
-            if count and not self._holds(more_rows, more_largest):
+            rows, largest, total = rows + len(item.rows), max(largest, item.cost), total + item.total_cost
+            more_cost, more_size = (total, 0) if self._packs else (rows * largest, largest.bit_length())
+            if count and not self._holds(more_cost, more_size):
                 # A longer row may have met the bound of *its* size; that says nothing about this one's.
-                full = more_largest.bit_length() == largest.bit_length()
-                return Part(items[:count], rows, largest, full)
-            rows, largest = more_rows, more_largest
-        return Part(items, rows, largest)
+                return Part(items[:count], cost, size, full=more_size == size)
+            cost, size = more_cost, more_size
+        return Part(items, cost, size)
 
-    def _holds(self, rows: int, largest: int) -> bool:
-        bound = self._bounds.get(largest.bit_length())
-        return bound is None or rows * largest <= bound.allowed
+    def _whole(self, items: Sequence[Item]) -> Part:
+        if self._packs:
+            return Part(items, sum([item.total_cost for item in items]), 0)
+        largest = max([item.cost for item in items])
+        return Part(items, sum([len(item.rows) for item in items]) * largest, largest.bit_length())
+
+    def _holds(self, cost: int, size: int) -> bool:
+        bound = self._bounds.get(size)
+        return bound is None or cost <= bound.allowed
 
     def failed(self, part: Part) -> None:
         """The device could not hold this part, which has several items: from now on it would be cut."""
-        cost = part.padded_cost
-        bound = self._bounds.get(part.size) or Bound(cost, None)
-        self._bounds[part.size] = bound.failed(cost)
+        bound = self._bounds.get(part.size) or Bound(part.cost, None)
+        self._bounds[part.size] = bound.failed(part.cost)
 
     def fitted(self, part: Part) -> None:
         bound = self._bounds.get(part.size)
         if bound is not None:
-            self._bounds[part.size] = bound.fitted(part.padded_cost, full=part.full)
+            self._bounds[part.size] = bound.fitted(part.cost, full=part.full)
 
     def remember(self) -> Mapping[int, Bound]:
         """What is known now, for `restore`."""

@@ -264,7 +264,7 @@ class BatchingSettings(Part):
         int | None,
         Field(
             ge=1,
-            description="Most padded cost (tokens, pixels) of one forward pass. none: found by the profile where "
+            description="Most cost (tokens, pixels) of one pass, padding included. none: found by the profile where "
             "max_batch_size is none, too; else no bound.",
         ),
     ] = None

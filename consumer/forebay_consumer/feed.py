@@ -74,6 +74,12 @@ class Feed:
             self._window.bound(max_rows, max_cost)
             self._changed.notify_all()
 
+    def pack(self) -> None:
+        """The model, which is loaded by now, pads nothing: see `Window.pack`."""
+        with self._changed:
+            self._window.pack()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Let `pull` return None, whatever waits."""
         with self._changed:

@@ -58,10 +58,11 @@ class Instance:
         self._breaker = breaker
         self._clock = clock
         self._taken_s = 0.0  # when the batch that is being settled was pulled
+        self._ceiling = Ceiling()
         self._settler = Settler(
             self._run,
             retries,
-            Ceiling(),
+            self._ceiling,
             lapsed=lambda item: expiry.lapsed(item.record, item.envelope),
             retrying=self._retrying,
             detail=detail,
@@ -69,7 +70,7 @@ class Instance:
         self._log = structlog.get_logger().bind(instance=number, device=device)
 
     def load(self) -> None:
-        """Bring the weights to the device.
+        """Bring the weights to the device, and let the window know if the model packs.
 
         Raises:
             ModelUnavailable: whatever the model raised.
@@ -81,6 +82,10 @@ class Instance:
             raise
         except Exception as error:
             raise ModelUnavailable(f"the model cannot be loaded on {self._device}: {error}") from error
+        if self._model.packing is not None:
+            self._feed.pack()
+            self._ceiling.pack()
+        self._metrics.packing.labels(self._model.packing or "none").inc()
         self._metrics.loads.inc()
         self._log.info("model loaded", action="model_loaded", seconds=round(self._clock() - started, 3))
 
@@ -225,6 +230,8 @@ class Instance:
         finished = self._clock()
         if len(outputs) != len(rows):
             raise WrongLength(len(rows), len(outputs))
+        if self._model.packing is not None and (padding := self._model.padding(batch)) is not None:
+            self._metrics.padding.observe(padding)
         self._metrics.collate.observe(collated - started)
         self._metrics.forward.observe(forwarded - collated)
         self._metrics.postprocess.observe(finished - forwarded)

@@ -49,11 +49,11 @@ class Metrics:
         self.oom = counter("oom_total", "Forward passes that the device could not hold.")
         self.batch_rows = Histogram("forebay_batch_size", "Rows per batch.", buckets=_SIZES, registry=registry)
         self.batch_cost = Histogram(
-            "forebay_batch_cost", "Padded cost per batch (tokens, pixels).", buckets=_COSTS, registry=registry
+            "forebay_batch_cost", "Cost per batch with its padding (tokens, pixels).", buckets=_COSTS, registry=registry
         )
         self.padding = Histogram(
             "forebay_padding_ratio",
-            "Share of a batch's padded cost that is padding.",
+            "Share of a batch's cost that is padding; of a model that packs, per pass.",
             buckets=tuple(tenth / 10 for tenth in range(11)),
             registry=registry,
         )
@@ -80,6 +80,9 @@ class Metrics:
         )
         self.redelivered = counter("redelivered_total", "Records polled that a share group had handed out before.")
         self.rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
+        self.packing = gauge(
+            "packing", "Copies of the model, by how they do without padding; none where they pad.", "scheme"
+        )
         self.loads = counter("model_loads_total", "Times a copy of the model was loaded.")
         self.warmups = counter("warmup_passes_total", "Warm-up passes run.")
         self._lag_seen: set[tuple[str, int]] = set()
@@ -92,8 +95,9 @@ class Metrics:
         self.batches.labels(batch.trigger.value).inc()
         self.batch_rows.observe(batch.rows)
         self.batch_cost.observe(batch.padded_cost)
-        used = sum(item.cost * len(item.rows) for item in batch.items)
-        self.padding.observe(1 - used / batch.padded_cost if batch.padded_cost else 0.0)
+        if not batch.packed:  # else only the pass knows
+            used = sum(item.cost * len(item.rows) for item in batch.items)
+            self.padding.observe(1 - used / batch.padded_cost if batch.padded_cost else 0.0)
         self.linger.observe(now - batch.items[0].ready_s)
 
     def answered(self, counts: Mapping[Code | None, int], keeps: Callable[[Code], bool]) -> None:

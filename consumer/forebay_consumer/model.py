@@ -37,6 +37,13 @@ class Model(ABC):
     precision: str | None = None
     """What it computes in, as `float32`, known once it is tuned; None says nothing. Told in every result."""
 
+    packing: str | None = None
+    """By what name the model makes a batch without padding; None where it pads to the longest row.
+
+    Settled when `load` returns. Under any name a batch costs the sum of its rows' costs, and rows go in order of
+    arrival, whatever their cost.
+    """
+
     def load(self, device: str) -> None:  # noqa: B027 - optional hook
         """Bring the weights to `device`: `cpu`, `cuda:0`, ...; raises when they cannot be loaded."""
 
@@ -66,12 +73,17 @@ class Model(ABC):
         return rows
 
     def cost(self, row: Any) -> int:
-        """What a prepared row costs (tokens, pixels); a batch costs rows × the largest cost among them."""
+        """What a prepared row costs (tokens, pixels); a batch costs rows × the largest cost among them, or their sum
+        where the model packs."""
         return 1
 
     def collate(self, rows: Sequence[Any]) -> Any:
         """Make one input for `forward` of prepared rows."""
         return rows
+
+    def padding(self, batch: Any) -> float | None:
+        """Share of a collated batch that is padding, for metrics; None where the costs of its rows tell."""
+        return None
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:

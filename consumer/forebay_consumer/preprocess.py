@@ -180,7 +180,17 @@ class Preprocessor:
             else:
                 # A key of its own keeps it out of every other's pass.
                 company = (key, record.claim, record.offset) if record.alone else key
-                items.append(Item(record, envelope, rows, max(of_rows), content.parameters, company))
+                items.append(
+                    Item(
+                        record,
+                        envelope,
+                        rows,
+                        max(of_rows),
+                        content.parameters,
+                        company,
+                        total_cost=sum(of_rows),
+                    )
+                )
 
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""

@@ -15,7 +15,7 @@ class Trigger(StrEnum):
     """Why a batch closed."""
 
     SIZE = "size"  # no further row fits
-    COST = "cost"  # a further row would exceed the padded cost
+    COST = "cost"  # a further row would exceed the cost
     PREFERRED = "preferred"  # a preferred size is reached
     LINGER = "linger"  # the oldest item has waited long enough
     DRAIN = "drain"  # the worker takes no more; there is nothing to wait for
@@ -27,13 +27,15 @@ class Batch:
 
     Attributes:
         rows: rows of all items together.
-        padded_cost: rows × the largest cost of a row.
+        padded_cost: rows × the largest cost of a row; of packed rows the sum of their costs.
+        packed: the model pads nothing.
     """
 
     items: Sequence[Item]
     trigger: Trigger
     rows: int
     padded_cost: int
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Rules:
         linger_s: how long the oldest item waits for company, from its record's `since_s`; from its own arrival in the
             window while more of the log is on its way, for a record of a backlog has waited long before it is polled.
         preferred: row counts at which a batch goes at once; each at most `max_rows`.
-        max_cost: bound on the padded cost, or None; an item that exceeds it alone still goes, alone.
-        lookahead: how many batches' worth of rows are looked at for companions near in cost.
+        max_cost: bound on the cost with its padding, or None; an item that exceeds it alone still goes, alone.
+        lookahead: how many batches' worth of rows are looked at for companions near in cost, or packed in order.
     """
 
     max_rows: int = 32
@@ -69,6 +71,7 @@ class Window:
         self._rows = 0
         self._reached: dict[Claim, int] = {}  # highest offset that came in, and one
         self._draining = False
+        self._packs = False
 
     @property
     def rows(self) -> int:
@@ -89,6 +92,10 @@ class Window:
     def bound(self, max_rows: int, max_cost: int | None) -> None:
         """From now on a batch has at most these; an item that has more rows alone still goes, alone."""
         self._rules = replace(self._rules, max_rows=max_rows, max_cost=max_cost)
+
+    def pack(self) -> None:
+        """From now on rows cost what they cost alone, and go in order of arrival: the model pads nothing."""
+        self._packs = True
 
     def drop(self, gone: Callable[[Claim], bool]) -> list[Item]:
         """Remove and return the items whose partition is gone."""
@@ -112,12 +119,12 @@ class Window:
         """The next batch, or None while waiting for company is still right."""
         if not self._waiting:
             return None
-        if count := self._equals():
+        if not self._packs and (count := self._equals()):
             chosen = [self._waiting.popleft() for _ in range(count)]
             self._rows -= self._rules.max_rows
             return Batch(chosen, Trigger.SIZE, self._rules.max_rows, self._rules.max_rows * chosen[0].cost)
         head = self._head()
-        chosen, full = self._choose(head)
+        chosen, full = self._next(head) if self._packs else self._choose(head)
         trigger = full or self._patience(chosen, now, ends)
         if trigger is None:
             return None
@@ -125,6 +132,8 @@ class Window:
             chosen = self._preferred(chosen)
         self._remove(chosen, len(head))
         rows = sum(len(item.rows) for item in chosen)
+        if self._packs:
+            return Batch(chosen, trigger, rows, sum(item.total_cost for item in chosen), packed=True)
         return Batch(chosen, trigger, rows, rows * max(item.cost for item in chosen))
 
     def _equals(self) -> int:
@@ -154,6 +163,25 @@ class Window:
             head.append(item)
             rows += len(item.rows)
         return head
+
+    def _next(self, head: Sequence[Item]) -> tuple[list[Item], Trigger | None]:
+        """As `_choose`, for a model that packs: the oldest compatible items, up to the first that does not fit."""
+        chosen: list[Item] = []
+        rows = cost = 0
+        for item in head:
+            if item.key != head[0].key:
+                continue
+            more_rows, more_cost = rows + len(item.rows), cost + item.total_cost
+            if chosen and more_rows > self._rules.max_rows:
+                return chosen, Trigger.SIZE
+            if chosen and self._rules.max_cost is not None and more_cost > self._rules.max_cost:
+                return chosen, Trigger.COST
+            chosen.append(item)
+            rows, cost = more_rows, more_cost
+        if rows >= self._rules.max_rows:
+            return chosen, Trigger.SIZE
+        full = self._rules.max_cost is not None and cost >= self._rules.max_cost
+        return chosen, Trigger.COST if full else None
 
     def _choose(self, head: Sequence[Item]) -> tuple[list[Item], Trigger | None]:
         """The oldest item and the compatible ones nearest to it in cost, as many as fit.

@@ -46,6 +46,7 @@ def make_item(
     *,
     rows: int = 1,
     cost: int = 1,
+    total_cost: int = 0,
     key: bytes = b"",
     parameters: Mapping[str, Any] | None = None,
     prepared: Sequence[Any] | None = None,
@@ -54,4 +55,4 @@ def make_item(
     made = make_record(offset, **record)
     made.rows = rows
     values = prepared if prepared is not None else [f"{offset}.{row}" for row in range(rows)]
-    return Item(made, Envelope(str(offset)), values, cost, parameters or {}, key)
+    return Item(made, Envelope(str(offset)), values, cost, parameters or {}, key, total_cost=total_cost)

@@ -234,8 +234,9 @@ class TorchModel(Model):
                 told.update(f"{file.name} {file.stat().st_size}".encode())
         chip = torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else _cpu_name()
         versions = f"torch-{torch.__version__} transformers-{transformers.__version__}"
-        how = f"{self.precision}{' compiled' if self._compile else ''} {torch.get_num_threads()} of {os.cpu_count()}"
-        return f"{type(self).__name__} {told.hexdigest()[:16]} {self._device} {chip} {how} {versions}"
+        how = f"{self.precision} {self.packing}{' compiled' if self._compile else ''}"
+        threads = f"{torch.get_num_threads()} of {os.cpu_count()}"
+        return f"{type(self).__name__} {told.hexdigest()[:16]} {self._device} {chip} {how} {threads} {versions}"
 
     @classmethod
     def default_devices(cls) -> Sequence[str]:
@@ -252,9 +253,14 @@ class Classification(TorchModel):
 
     allowed_parameters = frozenset({"top_k"})
 
-    def _run(self, batch: Mapping[str, Any]) -> Any:
+    def _logits(self, batch: Any) -> torch.Tensor:
+        """Float32 [B, C]."""
+        logits: torch.Tensor = self._model(**batch).logits.float()
+        return logits
+
+    def _run(self, batch: Any) -> Any:
         """Scores as numpy, float32 [B, C]."""
-        logits = self._model(**batch).logits.float()  # [B, C]
+        logits = self._logits(batch)  # [B, C]
         config = self._model.config
         if config.problem_type == "regression":
             return logits.cpu().numpy()

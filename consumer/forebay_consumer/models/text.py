@@ -2,11 +2,14 @@
 
 import inspect
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import structlog
 import torch
 import transformers
 from transformers.utils import cached_file
@@ -21,31 +24,68 @@ from forebay_consumer.models.base import (
     top_k,
     translated_memory_errors,
 )
+from forebay_consumer.models.layout import Layout
+from forebay_consumer.models.packing import Packed, Packing, padding_index
 from forebay_consumer.models.precision import scores_differ, vectors_differ
+from forebay_consumer.models.probe import Seen, choose, sample_rows
 from forebay_schemas import InvalidRequest, RequestError, TooLarge, Unsupported
 
 _UNLIMITED: Final = 1_000_000  # tokenizers without a limit say 1e30
+_PACKED_TOKENS: Final = 256
+"""Tokens in a packed row: measured best on a CPU, and half of what most encoders take."""
 
 Tokens = Mapping[str, list[int]]
 """One prepared row: `input_ids`, and `token_type_ids` where the model has them; no padding, no mask."""
 
+Padded = Mapping[str, Any]
+"""`input_ids`, `attention_mask` and what else the rows have, int64 [B, T] each, on the model's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A batch without padding: some texts in packed rows, longer ones with others of the very same length.
+
+    Attributes:
+        order: int64 [n], on the device: which of the parts' outputs, one after another, comes first, second, ...
+        padding: share of all cells that is padding.
+    """
+
+    parts: Sequence[Packed | Padded]
+    order: torch.Tensor
+    padding: float
+
+
+Batch = Padded | Parts
+
 
 class TextModel(TorchModel):
-    """Tokenises without padding, and pads to the longest row of a batch. A row is a `str`, which may be empty.
+    """Tokenises without padding, and packs a batch or pads it to its longest row. A row is a `str`, which may be empty.
 
     Args:
         max_length: most tokens of a row, special ones included; None (default) takes the checkpoint's own limit.
         truncation: cut longer texts (default); False answers them `too_large`.
+        packing: `auto` (default) packs where loading finds that answers stay the same; `off` always pads.
     """
 
-    def __init__(self, path: str, max_length: int | None = None, truncation: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        max_length: int | None = None,
+        truncation: bool = True,
+        packing: str | bool = "auto",
+        **options: Any,
+    ) -> None:
         super().__init__(path, **options)
+        # YAML reads a bare off as false.
+        check_option("packing", packing, packing in ("auto", "off") or packing is False, "auto and off")
         check_option(
             "max_length", max_length, max_length is None or is_positive(max_length), "positive integers, or null"
         )
         check_option("truncation", truncation, isinstance(truncation, bool), "true and false")
         self._max_length = max_length
         self._truncation = truncation
+        self._may_pack = packing == "auto"
+        self._packing: Packing | None = None
         self._tokenizer: Any = None
         self._limit = 0
         self._names: Sequence[str] = ()
@@ -67,6 +107,8 @@ class TextModel(TorchModel):
         self._limit = self._token_limit()
         # A fast tokenizer keeps its truncation: set here once, no later call changes it under another thread.
         self._tokenize([""])
+        if self._may_pack:
+            self._choose_packing()
 
     def _token_limit(self) -> int:
         limit = int(min(self._tokenizer.model_max_length, _positions(self._model), _UNLIMITED))
@@ -104,12 +146,15 @@ class TextModel(TorchModel):
         """Tokens, special ones included."""
         return len(row["input_ids"])
 
-    def collate(self, rows: Sequence[Tokens]) -> dict[str, Any]:
-        """Pad to the longest row, on the side that the tokenizer says.
+    def collate(self, rows: Sequence[Tokens]) -> Batch:
+        """Pack the rows, else pad them to the longest, on the side that the tokenizer says."""
+        with translated_memory_errors():
+            return self._padded(rows) if self._packing is None else self._parts(rows)
 
-        Returns:
-            `input_ids`, `attention_mask` and what else the rows have, int64 [B, T] each, on the model's device.
-        """
+    def padding(self, batch: Batch) -> float | None:
+        return batch.padding if isinstance(batch, Parts) else None
+
+    def _padded(self, rows: Sequence[Tokens]) -> Padded:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])  # [B]
         longest = int(lengths.max())
         places = torch.arange(longest)  # [T]
@@ -121,8 +166,93 @@ class TextModel(TorchModel):
             padded = torch.full(mask.shape, self._filler(name))  # [B, T]
             padded[mask] = torch.tensor([*chain.from_iterable(row[name] for row in rows)])
             batch[name] = padded
-        with translated_memory_errors():
-            return {name: self.to_device(values) for name, values in batch.items()}
+        return {name: self.to_device(values) for name, values in batch.items()}
+
+    def _parts(self, rows: Sequence[Tokens]) -> Parts:
+        """Rows that are alone of their length, or too long to be packed, go as they are: there is nothing to mask."""
+        assert self._packing is not None
+        alike: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            alike.setdefault(len(row["input_ids"]), []).append(place)
+        groups = [places for length, places in alike.items() if length > self._packing.width]
+        short = [place for place, row in enumerate(rows) if len(row["input_ids"]) <= self._packing.width]
+        groups += [short] if short else []
+        parts: list[Packed | Padded] = []
+        tokens = cells = 0
+        for places in groups:
+            chosen = [rows[place] for place in places]
+            lengths = [len(row["input_ids"]) for row in chosen]
+            tokens += sum(lengths)
+            if len(set(lengths)) == 1:
+                parts.append(self._padded(chosen))
+                cells += sum(lengths)
+            else:
+                packed = self._packed(chosen, self._packing.lay_out(lengths))
+                parts.append(packed)
+                cells += packed.layout.texts.numel()
+        owners = [place for places in groups for place in places for _ in range(self._outputs_of(rows[place]))]
+        order = self.to_device(torch.tensor(owners).argsort(stable=True))
+        return Parts(parts, order, 1 - tokens / cells)
+
+    def _packed(self, rows: Sequence[Tokens], layout: Layout) -> Packed:
+        assert self._packing is not None
+        inputs = {
+            name: self.to_device(layout.spread([row[name] for row in rows], self._filler(name))) for name in self._names
+        }  # [B, R] each
+        inputs |= self._packing.pointers(layout)
+        outer, cells = self._head_inputs(rows, layout)
+        return Packed(inputs, outer or {"input_ids": inputs["input_ids"]}, self.to_device(cells), layout)
+
+    def _outputs_of(self, row: Tokens) -> int:  # noqa: ARG002 - a task may look
+        """How many outputs of the model belong to a row."""
+        return 1
+
+    @abstractmethod
+    def _head_inputs(self, rows: Sequence[Tokens], layout: Layout) -> tuple[Padded, torch.Tensor]:
+        """What the task's head is given of packed rows: `Packed.outer`, empty where it looks at none, and `cells`."""
+
+    def _outputs(self, batch: Batch) -> torch.Tensor:
+        """The outputs of all rows, in order, however they were batched."""
+        if not isinstance(batch, Parts):
+            return self._of_padded(batch)
+        outputs = [self._of_packed(part) if isinstance(part, Packed) else self._of_padded(part) for part in batch.parts]
+        return torch.cat(outputs)[batch.order]
+
+    @abstractmethod
+    def _of_padded(self, batch: Padded) -> torch.Tensor:
+        """The outputs of the rows, one after another, float32 [n, ..]."""
+
+    @abstractmethod
+    def _of_packed(self, packed: Packed) -> torch.Tensor:
+        """The same of packed rows."""
+
+    def _choose_packing(self) -> None:
+        """Pack from now on, if this checkpoint answers then as it does for every text alone."""
+        packing = Packing(self._model, _PACKED_TOKENS, _positions(self._model))
+        (pattern,) = self._tokenize([self._sample(1)])
+        words = min(len(self._tokenizer), self._model.get_input_embeddings().num_embeddings)
+        rows = sample_rows(pattern, self._tokenizer.all_special_ids, words, packing.width)
+        self._packing = packing
+        scheme, differences = choose(
+            self._model, packing, lambda: self._seen_alone(rows), lambda: self._seen_packed(packing, rows)
+        )
+        if scheme is None:
+            packing.remove()
+            self._packing = None
+        self.packing = None if scheme is None else scheme.name
+        structlog.get_logger().info(
+            "packing chosen", action="packing", scheme=self.packing, tokens=packing.width, differences=differences
+        )
+
+    def _seen_alone(self, rows: Sequence[Tokens]) -> Seen:
+        alone = [self._padded([row]) for row in rows]
+        states = [self._model.base_model(**row)[0].flatten(0, 1) for row in alone]  # [T, D] each
+        return torch.cat(states), torch.cat([self._of_padded(row) for row in alone])
+
+    def _seen_packed(self, packing: Packing, rows: Sequence[Tokens]) -> Seen:
+        packed = self._packed(rows, packing.lay_out([len(row["input_ids"]) for row in rows]))
+        everything = replace(packed, cells=packed.layout.cells.to(self._device).unsqueeze(0))  # [1, N]
+        return packing.states(everything)[0], self._of_packed(packed)
 
     def _filler(self, name: str) -> int:
         if name != "input_ids":
@@ -169,19 +299,36 @@ class FeatureExtraction(TextModel):
         if self._pooling is None:
             self._pooling = _saved_pooling(self._path)
 
-    def _run(self, batch: Mapping[str, Any]) -> Any:
+    def _run(self, batch: Batch) -> Any:
         """B vectors, numpy float32 [D] each; vector i belongs to row i of the batch."""
+        pooled = self._outputs(batch)  # [B, D]
+        if self._normalize:
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
+        return list(pooled.cpu().numpy())
+
+    def _of_padded(self, batch: Padded) -> torch.Tensor:
         states = self._model(**batch).last_hidden_state.float()  # [B, T, D]
         mask = batch["attention_mask"]  # [B, T]
         if self._pooling == "cls":
             first = mask.argmax(-1)  # [B], not 0 where the padding is on the left
-            pooled = states[torch.arange(len(states), device=states.device), first]  # [B, D]
-        else:
-            weights = mask.unsqueeze(-1).float()  # [B, T, 1]
-            pooled = (states * weights).sum(1) / weights.sum(1)  # [B, D]
-        if self._normalize:
-            pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        return list(pooled.cpu().numpy())
+            return states[torch.arange(len(states), device=states.device), first]  # [B, D]
+        weights = mask.unsqueeze(-1).float()  # [B, T, 1]
+        pooled: torch.Tensor = (states * weights).sum(1) / weights.sum(1)  # [B, D]
+        return pooled
+
+    def _head_inputs(self, rows: Sequence[Tokens], layout: Layout) -> tuple[Padded, torch.Tensor]:  # noqa: ARG002
+        cells = layout.cells[layout.starts] if self._pooling == "cls" else layout.cells
+        return {}, cells.unsqueeze(0)
+
+    def _of_packed(self, packed: Packed) -> torch.Tensor:
+        assert self._packing is not None
+        states = self._packing.run(packed).last_hidden_state[0].float()  # [N, D], or [n, D] of first tokens
+        if self._pooling == "cls":
+            return states
+        lengths = torch.tensor(packed.layout.lengths, device=states.device)  # [n]
+        owners = packed.layout.owners.to(states.device)  # [N]
+        sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, owners, states)  # [n, D]
+        return sums / lengths.unsqueeze(-1)
 
     def differ(self, exact: Any, other: Any) -> str | None:
         return vectors_differ(exact, other)
@@ -191,6 +338,26 @@ class TextClassification(Classification, TextModel):
     """The class of a text; see `Classification` and `TextModel`."""
 
     auto_class = "AutoModelForSequenceClassification"
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        return self._outputs(batch)
+
+    def _of_padded(self, batch: Padded) -> torch.Tensor:
+        return super()._logits(batch)
+
+    def _head_inputs(self, rows: Sequence[Tokens], layout: Layout) -> tuple[Padded, torch.Tensor]:
+        """All of it: some heads take the first state, some the last, some the mean."""
+        padded = self._padded(rows)
+        mask = padded["attention_mask"].bool().cpu()  # [n, T]
+        # Padding gets the state of the text's first token: something finite, which no head may look at.
+        cells = layout.cells[layout.starts].unsqueeze(1).repeat(1, mask.shape[1])  # [n, T]
+        cells[mask] = layout.cells
+        return padded, cells
+
+    def _of_packed(self, packed: Packed) -> torch.Tensor:
+        assert self._packing is not None
+        logits: torch.Tensor = self._packing.run(packed).logits.float()  # [n, C]
+        return logits
 
 
 class FillMask(TextModel):
@@ -215,10 +382,27 @@ class FillMask(TextModel):
         mask = self._tokenizer.mask_token
         return InvalidRequest(f"text: no {mask}{within}; write {mask} where a word is missing")
 
-    def _run(self, batch: Mapping[str, Any]) -> Any:
+    def _run(self, batch: Batch) -> Any:
         """Float32 [M, V] on the device: the logits of all masks of the batch, row by row."""
+        return self._outputs(batch)
+
+    def _outputs_of(self, row: Tokens) -> int:
+        return row["input_ids"].count(self._tokenizer.mask_token_id)
+
+    def _of_padded(self, batch: Padded) -> torch.Tensor:
         logits = self._model(**batch).logits  # [B, T, V]
-        return logits[batch["input_ids"] == self._tokenizer.mask_token_id].float()  # [M, V]
+        masked: torch.Tensor = logits[batch["input_ids"] == self._tokenizer.mask_token_id].float()  # [M, V]
+        return masked
+
+    def _head_inputs(self, rows: Sequence[Tokens], layout: Layout) -> tuple[Padded, torch.Tensor]:
+        """The masks alone: the head makes a vocabulary's worth of numbers for each state."""
+        ids = torch.tensor([*chain.from_iterable(row["input_ids"] for row in rows)])  # [N]
+        return {}, layout.cells[ids == self._tokenizer.mask_token_id].unsqueeze(0)  # [1, M]
+
+    def _of_packed(self, packed: Packed) -> torch.Tensor:
+        assert self._packing is not None
+        logits: torch.Tensor = self._packing.run(packed).logits[0].float()  # [M, V]
+        return logits
 
     def postprocess(self, output: Any, rows: Sequence[Tokens], parameters: Mapping[str, Any]) -> Sequence[Any]:
         vocabulary = output.shape[-1]
@@ -271,10 +455,8 @@ def _positions(model: Any) -> int:
     if positions is None or positions < 1:
         return _UNLIMITED
     # The RoBERTa family begins to count behind the padding's position.
-    for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
-            return positions - int(table.padding_idx) - 1
-    return positions
+    padding = padding_index(model)
+    return positions if padding is None else positions - padding - 1
 
 
 def _saved_pooling(path: str) -> str:

@@ -193,3 +193,16 @@ def test_a_request_of_several_rows_is_never_split(rows: int) -> None:
     run = [make_item(offset, rows=rows) for offset in range(12)]
     assert made.settle(run) == list(range(12))
     assert all(size % rows == 0 for size in device.sizes)
+
+
+def test_what_is_learned_of_packed_rows_is_the_sum_of_their_costs() -> None:
+    ceiling = Ceiling()
+    ceiling.pack()
+    mixed = [make_item(n, cost=cost) for n, cost in enumerate([100, 3, 50, 7, 90, 4])]
+    part = ceiling.first(mixed)
+    assert (part.cost, len(part.items), part.full) == (254, 6, False)
+    ceiling.failed(part)
+    part = ceiling.first(mixed)
+    assert (part.cost, len(part.items), part.full) == (103, 2, True), "at most half of what failed"
+    short = [make_item(n, cost=2) for n in range(100)]
+    assert len(ceiling.first(short).items) == 63, "the bound of long rows holds for short ones"

@@ -41,13 +41,19 @@ class Bench:
     """An instance with all that it needs, none of it real."""
 
     def __init__(
-        self, model: Model, *, attempts: int = 1, ttl_s: float | None = None, detail: Detail = "message"
+        self,
+        model: Model,
+        *,
+        attempts: int = 1,
+        ttl_s: float | None = None,
+        detail: Detail = "message",
+        rules: Rules = Rules(max_rows=32),  # noqa: B008 - frozen
     ) -> None:
         self.clock = ManualClock(1000.0)
         self.metrics = Metrics()
         self.published: list[Outcome] = []
         self.timer: list[str] = []
-        self.feed = Feed(Window(Rules(max_rows=32)), lambda _claim: True, self.clock)
+        self.feed = Feed(Window(rules), lambda _claim: True, self.clock)
         dog = Watchdog(60.0, Alarm(lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), self.clock))
         self.instance = Instance(
             0,
@@ -384,3 +390,43 @@ def test_the_others_do_not_wait_for_one_that_cannot_be_loaded() -> None:
     for thread in instances._threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+class Packs(Answering):
+    """Packs, which shows once it is loaded; says that a fifth of each batch is padding."""
+
+    def load(self, device: str) -> None:
+        self.packing = "tightly"
+
+    def padding(self, batch: Any) -> float | None:
+        return 0.2
+
+
+def test_a_model_that_packs_once_loaded_is_given_rows_by_the_sum_of_their_costs() -> None:
+    bench = Bench(Packs(), rules=Rules(max_rows=32, max_cost=110))
+    bench.instance.load()
+    assert bench.metrics.registry.get_sample_value("forebay_packing", {"scheme": "tightly"}) == 1
+    bench.run(make_item(0, cost=100), make_item(1, cost=9), make_item(2, cost=1))
+    assert bench.metric("batch_cost_sum") == 110
+    assert (bench.metric("padding_ratio_sum"), bench.metric("padding_ratio_count")) == (0.2, 1)
+
+
+def test_memory_that_a_packed_batch_lacked_is_remembered_as_a_sum() -> None:
+    def not_the_first_in_company(rows: Sequence[Any]) -> None:
+        if len(rows) > 1 and "0.0" in rows:
+            raise OutOfMemory("full")
+
+    bench = Bench(Packs(not_the_first_in_company))
+    bench.instance.load()
+    outcomes = bench.run(make_item(0, cost=100), make_item(1, cost=1), make_item(2, cost=2))
+    assert codes(outcomes) == {0: None, 1: None, 2: None}
+    assert bench.metric("oom_total") == 1, "the first half is the first alone, by its cost"
+
+
+def test_a_model_that_pads_says_so() -> None:
+    bench = Bench(Answering())
+    bench.instance.load()
+    assert bench.metrics.registry.get_sample_value("forebay_packing", {"scheme": "none"}) == 1
+    bench.run(make_item(0, cost=100), make_item(1, cost=50))
+    assert bench.metric("batch_cost_sum") == 200
+    assert bench.metric("padding_ratio_sum") == 0.25

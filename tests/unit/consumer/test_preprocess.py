@@ -111,6 +111,11 @@ def test_a_request_becomes_an_item_of_prepared_rows() -> None:
     assert item.parameters == {"k": 1}
 
 
+def test_an_item_knows_what_its_rows_cost_together() -> None:
+    items, _ = run(request(0, "ab", "abcd", ""))
+    assert (items[0].cost, items[0].total_cost) == (4, 7)
+
+
 def test_a_row_that_costs_nothing_counts_as_one() -> None:
     items, _ = run(request(0, ""))
     assert items[0].cost == 1

@@ -267,3 +267,81 @@ def test_an_item_with_more_rows_than_the_bound_goes_at_once_and_alone() -> None:
     assert offsets(batch) == [0]
     assert batch is not None
     assert batch.trigger is Trigger.SIZE
+
+
+# --- a model that packs ---
+
+
+def packed_window(*waiting: Item, **rules: object) -> Window:
+    made = window(*waiting, **rules)
+    made.pack()
+    return made
+
+
+def test_packed_rows_go_in_order_of_arrival_whatever_they_cost() -> None:
+    made = packed_window(*(make_item(n, cost=cost) for n, cost in enumerate([5, 500, 7, 300, 6, 8])), max_rows=4)
+    batch = made.take(1.0)
+    assert offsets(batch) == [0, 1, 2, 3]
+    assert batch is not None
+    assert (batch.padded_cost, batch.packed, batch.trigger) == (812, True, Trigger.SIZE)
+
+
+def test_packed_rows_cost_their_sum() -> None:
+    made = packed_window(*(make_item(n, cost=cost) for n, cost in enumerate([900, 10, 10, 10, 71])), max_cost=1000)
+    batch = made.take(0.0)
+    assert offsets(batch) == [0, 1, 2, 3], "padded, two of them would have cost 1800"
+    assert batch is not None
+    assert (batch.padded_cost, batch.trigger) == (930, Trigger.COST)
+    assert made.take(0.0) is None, "nothing keeps the last from company"
+
+
+def test_the_rows_of_one_packed_request_cost_what_each_does() -> None:
+    made = packed_window(
+        make_item(0, rows=3, cost=500, total_cost=520), make_item(1, cost=480), max_cost=1000, max_rows=8
+    )
+    batch = made.take(0.0)
+    assert offsets(batch) == [0, 1]
+    assert batch is not None
+    assert (batch.padded_cost, batch.trigger) == (1000, Trigger.COST)
+
+
+def test_a_packed_row_above_the_bound_goes_alone() -> None:
+    made = packed_window(make_item(0, cost=2000), make_item(1, cost=1), max_cost=1000)
+    assert offsets(made.take(0.0)) == [0]
+
+
+def test_a_packed_batch_leaves_out_who_may_not_share_it() -> None:
+    made = packed_window(make_item(0), make_item(1, key=b"other"), make_item(2), max_rows=2)
+    assert offsets(made.take(0.0)) == [0, 2]
+    assert offsets(made.take(1.0)) == [1]
+
+
+def test_a_packed_batch_lingers_and_prefers_as_any_other() -> None:
+    made = packed_window(*items(3), linger_s=0.2, preferred=(2,))
+    assert offsets(made.take(0.1)) == [0, 1]
+    assert made.take(0.1) is None
+    assert offsets(made.take(0.2)) == [2]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 600), st.sampled_from([b"", b"x"])), max_size=60),
+    max_rows=st.integers(8, 32),
+    max_cost=st.one_of(st.none(), st.integers(1, 5_000)),
+)
+def test_every_item_is_packed_once_in_order_within_the_rules(
+    shapes: list[tuple[int, int, bytes]], max_rows: int, max_cost: int | None
+) -> None:
+    waiting = [make_item(n, rows=rows, cost=cost, key=key) for n, (rows, cost, key) in enumerate(shapes)]
+    made = packed_window(*waiting, max_rows=max_rows, max_cost=max_cost)
+    left = list(range(len(waiting)))
+    while (batch := made.take(1e9)) is not None:
+        taken = offsets(batch)
+        assert taken[0] == left[0], "the oldest leads"
+        alike = [offset for offset in left if waiting[offset].key == batch.items[0].key]
+        assert taken == alike[: len(taken)], "nobody overtakes"
+        assert batch.rows <= max_rows
+        assert batch.padded_cost == sum(item.cost * len(item.rows) for item in batch.items)
+        assert max_cost is None or batch.padded_cost <= max_cost or len(taken) == 1
+        left = [offset for offset in left if offset not in set(taken)]
+    assert left == []
+    assert made.rows == 0

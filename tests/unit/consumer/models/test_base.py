@@ -48,7 +48,7 @@ def _raising(error: Exception) -> Callable[..., Any]:
     ],
 )
 def test_out_of_memory_is_said_in_one_way(loaded: Loaded, model_call: Callable[..., Any]) -> None:
-    model = loaded("text-classification", "classes")
+    model = loaded("text-classification", "classes", packing="off")
     batch = model.collate(model.preprocess(TEXTS, {}))
     model._model = model_call  # type: ignore[attr-defined]
     with pytest.raises(OutOfMemory) as translated:
@@ -57,7 +57,7 @@ def test_out_of_memory_is_said_in_one_way(loaded: Loaded, model_call: Callable[.
 
 
 def test_another_error_of_the_model_is_left_as_it_is(loaded: Loaded) -> None:
-    model = loaded("text-classification", "classes")
+    model = loaded("text-classification", "classes", packing="off")
     batch = model.collate(model.preprocess(TEXTS, {}))
     model._model = _raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="mat1"):

@@ -36,16 +36,20 @@ _LABELS = {0: "calm", 1: "flood", 2: "drought"}
 
 
 def save(kind: str, folder: Path) -> None:
-    """Write a checkpoint: `encoder`, `masked`, `classes`, `several-labels`, `one-label`, ..., or `vit`."""
+    """Write a checkpoint: `encoder`, `masked`, `classes`, `several-labels`, `one-label`, ..., or `vit`.
+
+    With a family before it, as in `roberta.masked`, it is of that family; else of BERT's.
+    """
     import torch
     import transformers
 
     torch.manual_seed(len(kind))
+    family, _, head = kind.rpartition(".")
     if kind == "vit":
         _image_model().save_pretrained(folder)
         transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     else:
-        _text_model(kind).save_pretrained(folder)
+        (_of_family(family, head) if family else _text_model(kind)).save_pretrained(folder)
         _tokenizer().save_pretrained(folder)
 
 
@@ -78,6 +82,56 @@ def _text_model(kind: str) -> Any:
             return transformers.DistilBertForSequenceClassification(made)
         case _:
             raise KeyError(kind)
+
+
+_DECODER = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+_WINDOWS = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+_FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "bert": ("BertConfig", _SMALL),
+    "electra": ("ElectraConfig", {**_SMALL, "embedding_size": 32}),
+    "albert": ("AlbertConfig", {**_SMALL, "embedding_size": 32}),  # its pooler is given first states, not all
+    "distilbert": (
+        "DistilBertConfig",
+        {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 48,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.3,
+        },
+    ),
+    "nomic_bert": ("NomicBertConfig", _SMALL),  # a pooler, and no encoder as a module of its own
+    "roberta": ("RobertaConfig", {**_SMALL, "pad_token_id": 0}),
+    "mpnet": ("MPNetConfig", {**_SMALL, "pad_token_id": 1}),
+    "roformer": ("RoFormerConfig", {**_SMALL, "embedding_size": 32}),
+    "modernbert": (
+        "ModernBertConfig",
+        {**_SMALL, "local_attention": 16, "global_attn_every_n_layers": 2, "initializer_cutoff_factor": 5.0}
+        | {"pad_token_id": 0, "bos_token_id": 101, "cls_token_id": 101, "eos_token_id": 102, "sep_token_id": 102},
+    ),
+    "qwen3": ("Qwen3Config", _DECODER),
+    "gemma3": ("Gemma3TextConfig", {**_DECODER, **_WINDOWS}),
+    "mistral": ("MistralConfig", {**_DECODER, "sliding_window": 32}),
+    "deberta-v2": ("DebertaV2Config", {**_SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    "mobilebert": (
+        "MobileBertConfig",
+        {**_SMALL, "embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32},
+    ),
+}
+_HEADS = {
+    "encoder": "AutoModel",
+    "classes": "AutoModelForSequenceClassification",
+    "masked": "AutoModelForMaskedLM",
+}
+
+
+def _of_family(family: str, head: str) -> Any:
+    import transformers
+
+    name, shape = _FAMILIES[family]
+    config = getattr(transformers, name)(**shape, id2label=_LABELS, label2id={v: k for k, v in _LABELS.items()})
+    return getattr(transformers, _HEADS[head]).from_config(config)
 
 
 def _image_model() -> Any:

@@ -1,0 +1,308 @@
+"""Packed rows: which checkpoints take them, that no answer changes, and that whatever would change one is found."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+
+from forebay_consumer.errors import BadConfig, DeviceLost, OutOfMemory
+from forebay_consumer.models.registry import model_class
+from unit.consumer.models.tiny import TEXTS, Checkpoint, Loaded, run
+
+pytestmark = pytest.mark.models
+
+HEADS = {"feature-extraction": "encoder", "text-classification": "classes", "fill-mask": "masked"}
+SCHEMES = {
+    "bert": "positions-from-0",
+    "electra": "positions-from-0",
+    "albert": "positions-from-0",
+    "distilbert": "positions-from-0",
+    "nomic_bert": "positions-from-0",
+    "roberta": "positions-from-padding",
+    "mpnet": "positions-from-padding",
+    "roformer": "no-positions",
+    "modernbert": "by-layer",
+    "qwen3": "causal",
+    "gemma3": "causal-by-layer",
+}
+DECODERS = {"qwen3", "gemma3"}
+APART = {"bert", "electra", "albert", "distilbert", "nomic_bert", "roberta", "qwen3"}
+"""Families that call transformers' own functions of attention, with no window shorter than a row."""
+MIXED = [*TEXTS, "word " * 7, "two words", "another five words of text", "word " * 30, "word " * 30]
+CASES = [
+    pytest.param(family, task, id=f"{family}-{task}")
+    for family in SCHEMES
+    for task in HEADS
+    if not (family in DECODERS and task == "fill-mask")
+]
+
+
+def raw(model: Any, texts: list[str]) -> Any:
+    """What the task's model gives, before it is made an answer."""
+    import torch
+
+    with torch.inference_mode():
+        return model._outputs(model.collate(model.preprocess(texts, {})))
+
+
+def of(task: str, texts: list[str]) -> list[str]:
+    if task != "fill-mask":
+        return texts
+    return [f"{text[:150]} [MASK]{' and [MASK]' * (number % 3)}" for number, text in enumerate(texts)]
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other more than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: no attention text by text."""
+    from forebay_consumer.models import probe
+    from forebay_consumer.models.packing import schemes
+
+    monkeypatch.setattr(probe, "schemes", lambda base: [scheme for scheme in schemes(base) if not scheme.apart])
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+@pytest.mark.usefixtures("masked")
+def test_a_packed_batch_answers_as_each_text_alone(loaded: Loaded, family: str, task: str) -> None:
+    check(loaded, family, task, SCHEMES[family])
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [case for case in CASES if case.values[0] in APART or case.values[1] == "feature-extraction"]
+)
+def test_so_it_does_with_attention_run_text_by_text(loaded: Loaded, family: str, task: str) -> None:
+    name = SCHEMES[family]
+    if family in APART:
+        name = "apart-positions-from-" + ("padding" if family == "roberta" else "0")
+    check(loaded, family, task, name)
+
+
+def check(loaded: Loaded, family: str, task: str, scheme: str) -> None:
+    import torch
+
+    model, padded = (loaded(task, f"{family}.{HEADS[task]}", packing=packing) for packing in ("auto", "off"))
+    assert model.packing == scheme
+    texts = of(task, MIXED)
+    batch: Any = model.collate(model.preprocess(texts, {}))
+    assert len(batch.parts) == 1, "packed, all of it"
+    alone = torch.cat([raw(padded, [text]) for text in texts])
+    assert len(alone) >= len(texts)
+    assert_same(raw(model, texts), alone)
+
+
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_long_texts_and_those_of_one_length_go_unmasked_and_in_their_places(
+    loaded: Loaded, task: str, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr("forebay_consumer.models.text._PACKED_TOKENS", 16)
+    options = {"pooling": pooling} if task == "feature-extraction" else {}
+    model = loaded(task, f"bert.{HEADS[task]}", **options)
+    texts = of(task, MIXED)
+    batch: Any = model.collate(model.preprocess(texts, {}))
+    assert 3 <= len(batch.parts) < len(texts)
+    assert_same(raw(model, texts), torch.cat([raw(model, [text]) for text in texts]))
+    short = of(task, ["a", "b", "c"])
+    (only,) = model.collate(model.preprocess(short, {})).parts[:1]
+    assert task == "fill-mask" or set(only) == {"input_ids", "token_type_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "mobilebert", "mistral"])
+def test_what_cannot_be_packed_is_refused_and_padded(loaded: Loaded, family: str) -> None:
+    """MobileBERT convolves over neighbours, DeBERTa makes its own mask; this Mistral's window is shorter than a row."""
+    with structlog.testing.capture_logs() as logs:
+        model = loaded("feature-extraction", f"{family}.encoder")
+    assert model.packing is None
+    (line,) = [line for line in logs if line["action"] == "packing"]
+    assert line["scheme"] is None
+    assert len(line["differences"]) >= 2
+    assert all(isinstance(off, str) or off > 0.01 for off in line["differences"].values()), "not by a hair"
+    together = run(model, TEXTS)
+    for text, vector in zip(TEXTS, together, strict=True):
+        assert np.allclose(run(model, [text])[0], vector, atol=1e-5)
+
+
+def test_the_choice_is_logged_with_what_was_measured(loaded: Loaded) -> None:
+    with structlog.testing.capture_logs() as logs:
+        loaded("text-classification", "roberta.classes")
+    (line,) = [line for line in logs if line["action"] == "packing"]
+    assert line["scheme"] == "apart-positions-from-padding"
+    assert line["differences"]["apart-positions-from-0"] > 0.1
+    assert line["differences"]["apart-positions-from-padding"] < 1e-5
+
+
+def leaking(_packing: Any, mask: Any) -> Any:
+    import torch
+
+    return torch.zeros(mask.shape).unsqueeze(1)
+
+
+def one_neighbour(_packing: Any, mask: Any) -> Any:
+    import torch
+
+    mask[:, 1:, :-1] |= torch.eye(mask.shape[1] - 1, dtype=torch.bool)  # each token sees the one before it
+    return torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min).unsqueeze(1)
+
+
+def a_bool(_packing: Any, mask: Any) -> Any:
+    return mask.unsqueeze(1)
+
+
+@pytest.mark.parametrize("masks", [leaking, one_neighbour, a_bool])
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.usefixtures("masked")
+def test_a_mask_that_lets_neighbours_be_seen_is_found(
+    checkpoint: Checkpoint, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, masks: Callable[..., Any], task: str
+) -> None:
+    import transformers
+
+    from forebay_consumer.models.packing import Packing
+
+    made = getattr(transformers, model_class(task, None).auto_class)  # type: ignore[attr-defined]
+    eager = made.from_pretrained(checkpoint(f"bert.{HEADS[task]}"), attn_implementation="eager")
+    report: dict[str, Any] = {"missing_keys": []}
+    monkeypatch.setattr(made, "from_pretrained", lambda *_, **__: (eager, report))
+    assert loaded(task, f"bert.{HEADS[task]}").packing == "positions-from-0", "eager attention is no hindrance"
+    monkeypatch.setattr(Packing, "_additive", masks)
+    assert loaded(task, f"bert.{HEADS[task]}").packing is None
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        pytest.param(lambda row, _begin, end: (row, 0, end), id="it sees those before it in its row"),
+        pytest.param(lambda row, begin, end: (row, begin, end - (end - begin > 1)), id="its last token is left out"),
+    ],
+)
+def test_attention_that_strays_from_the_text_is_found(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, spoilt: Callable[..., Any]
+) -> None:
+    from forebay_consumer.models.layout import Layout
+
+    assert loaded("feature-extraction", "bert.encoder").packing == "apart-positions-from-0"
+    honest = Layout.spans.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Layout, "spans", property(lambda layout: [spoilt(*span) for span in honest(layout)]))
+    assert loaded("feature-extraction", "bert.encoder").packing == "positions-from-0", "found, and done by a mask"
+
+
+def test_positions_that_go_on_from_text_to_text_are_found(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from forebay_consumer.models.packing import Packing
+
+    honest = Packing.pointers
+
+    def going_on(packing: Packing, layout: Any) -> dict[str, Any]:
+        width = layout.places.shape[1]
+        return {**honest(packing, layout), "position_ids": torch.arange(width).expand_as(layout.places)}
+
+    monkeypatch.setattr(Packing, "pointers", going_on)
+    assert loaded("feature-extraction", "bert.encoder").packing is None
+
+
+def test_a_head_that_answers_for_another_text_is_found(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forebay_consumer.models.text import TextClassification
+
+    honest = TextClassification._head_inputs
+
+    def shifted(model: Any, rows: Any, layout: Any) -> Any:
+        outer, cells = honest(model, rows, layout)
+        return outer, cells.roll(1, 0)
+
+    monkeypatch.setattr(TextClassification, "_head_inputs", shifted)
+    assert loaded("text-classification", "bert.classes").packing is None
+
+
+def test_weights_are_tried_in_float32_and_left_as_they_were(checkpoint: Checkpoint, loaded: Loaded) -> None:
+    import torch
+
+    model: Any = loaded("text-classification", "bert.classes", dtype="bfloat16")
+    plain: Any = loaded("text-classification", "bert.classes", dtype="bfloat16", packing="off")
+    assert model.packing == "apart-positions-from-0", "bfloat16 is no evidence against it"
+    for one, other in zip(model._model.state_dict().values(), plain._model.state_dict().values(), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    packed, alone = raw(model, MIXED), torch.cat([raw(plain, [text]) for text in MIXED])
+    assert float((packed - alone).abs().max()) < 0.05 * float(alone.abs().max())
+
+
+def test_out_of_memory_in_a_packed_pass_is_said_and_leaves_the_model_as_it_was(loaded: Loaded) -> None:
+    import torch
+
+    model: Any = loaded("feature-extraction", "bert.encoder")
+    rows = model.preprocess(MIXED, {})
+    expected = model.forward(model.collate(rows))
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = model._model.encoder.layer[1].register_forward_pre_hook(full)
+    with pytest.raises(OutOfMemory):
+        model.forward(model.collate(rows))
+    hook.remove()
+    assert model._model.config._attn_implementation == "sdpa"
+    assert np.array_equal(model.forward(model.collate(rows)), expected)
+
+
+def test_a_device_that_is_lost_in_the_trial_ends_the_worker(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forebay_consumer.models.packing import Packing
+
+    def lost(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Packing, "run", lost)
+    with pytest.raises(DeviceLost):
+        loaded("feature-extraction", "bert.encoder")
+
+
+def test_no_room_for_the_trial_means_padding(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "float", full)
+    model = loaded("feature-extraction", "bert.encoder")
+    assert model.packing is None
+    assert len(run(model, TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("off", ["off", False])
+def test_packing_can_be_switched_off(loaded: Loaded, off: Any) -> None:
+    model: Any = loaded("feature-extraction", "bert.encoder", packing=off)
+    assert model.packing is None
+    batch = model.collate(model.preprocess(TEXTS, {}))
+    assert batch["attention_mask"].shape == (len(TEXTS), 52)
+    assert model.padding(batch) is None
+
+
+def test_another_value_of_packing_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(BadConfig, match=r"model\.options\.packing='on': allowed are auto and off"):
+        loaded("feature-extraction", "bert.encoder", packing="on")
+
+
+def test_the_padding_of_a_packed_batch_is_told(loaded: Loaded) -> None:
+    model: Any = loaded("feature-extraction", "bert.encoder")
+    batch = model.collate(model.preprocess(TEXTS, {}))
+    tokens = sum(model.cost(row) for row in model.preprocess(TEXTS, {}))
+    assert model.padding(batch) == pytest.approx(1 - tokens / batch.parts[0].layout.texts.numel())
+    assert model.padding(model.collate(model.preprocess(["a b", "c d"], {}))) == 0
