@@ -126,6 +126,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     rules = Rules(
         max_rows=largest,
         linger_s=batching.linger_ms / 1000,
+        adaptive=batching.adaptive_linger,
         preferred=batching.preferred_batch_sizes,
         max_cost=batching.max_batch_cost,
         lookahead=batching.lookahead,

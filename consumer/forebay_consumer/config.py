@@ -257,6 +257,13 @@ class BatchingSettings(Part):
             description="Most time the oldest request waits for company. Higher: larger batches, more latency.",
         ),
     ] = 20
+    adaptive_linger: Annotated[
+        bool,
+        Field(
+            description="Wait for company only while that shortens the mean latency, judged by how requests arrive and "
+            "how long passes take; linger_ms is the most. false: an idle copy always waits linger_ms."
+        ),
+    ] = True
     preferred_batch_sizes: Annotated[
         tuple[int, ...], Field(description="Row counts at which a batch goes at once; rarely useful.")
     ] = ()

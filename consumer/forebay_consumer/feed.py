@@ -57,6 +57,11 @@ class Feed:
                 self._changed.wait(None if due is None else max(0.0, due - now))
         return None
 
+    def ran(self, batch: Batch, seconds: float) -> None:
+        """So long took a batch, from `pull` until its outcomes were handed on, without an error."""
+        with self._changed:
+            self._window.ran(batch, seconds)
+
     def drop(self) -> list[Item]:
         """Remove what waits of partitions that may no longer be started."""
         with self._changed:

@@ -169,6 +169,9 @@ class Instance:
             outcomes = self._settle(batch)
             self._breaker.check(outcomes)
             self._publish(outcomes)
+            failed = sum(isinstance(outcome, Fault) for outcome in outcomes)
+            if not failed:
+                self._feed.ran(batch, self._clock() - taken)
             self._log.info(
                 "batch done",
                 action="batch_done",
@@ -178,7 +181,7 @@ class Instance:
                 trigger=batch.trigger.value,
                 linger_ms=_ms(taken - batch.items[0].ready_s),
                 run_ms=_ms(self._clock() - taken),
-                failed=sum(isinstance(outcome, Fault) for outcome in outcomes),
+                failed=failed,
             )
 
     def _settle(self, batch: Batch) -> list[Outcome]:

@@ -1,11 +1,13 @@
 """What makes a batch. Pure: knows neither Kafka nor torch nor threads, and is told the time."""
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from forebay_consumer.company import Company
 from forebay_consumer.record import Claim, Item
 
 NO_ENDS: Final[Mapping[Claim, int]] = {}
@@ -18,6 +20,7 @@ class Trigger(StrEnum):
     COST = "cost"  # a further row would exceed the cost
     PREFERRED = "preferred"  # a preferred size is reached
     LINGER = "linger"  # the oldest item has waited long enough
+    COMPANY = "company"  # waiting for company does not pay
     DRAIN = "drain"  # the worker takes no more; there is nothing to wait for
 
 
@@ -46,6 +49,7 @@ class Rules:
         max_rows: rows per batch; an item that has more alone still goes, alone.
         linger_s: how long the oldest item waits for company, from its record's `since_s`; from its own arrival in the
             window while more of the log is on its way, for a record of a backlog has waited long before it is polled.
+        adaptive: it waits so long only while more of the log is on its way, or while waiting pays, see `company`.
         preferred: row counts at which a batch goes at once; each at most `max_rows`.
         max_cost: bound on the cost with its padding, or None; an item that exceeds it alone still goes, alone.
         lookahead: how many batches' worth of rows are looked at for companions near in cost, or packed in order.
@@ -53,6 +57,7 @@ class Rules:
 
     max_rows: int = 32
     linger_s: float = 0.02
+    adaptive: bool = False
     preferred: Sequence[int] = ()
     max_cost: int | None = None
     lookahead: int = 4
@@ -70,6 +75,7 @@ class Window:
         self._waiting: deque[Item] = deque()
         self._rows = 0
         self._reached: dict[Claim, int] = {}  # highest offset that came in, and one
+        self._company = Company() if rules.adaptive else None
         self._draining = False
         self._packs = False
 
@@ -77,13 +83,20 @@ class Window:
     def rows(self) -> int:
         return self._rows
 
-    def add(self, items: Iterable[Item]) -> None:
+    def add(self, items: Sequence[Item]) -> None:
+        if items and self._company is not None:
+            self._company.came(items[0].ready_s, len(items), sum([item.total_cost for item in items]))
         for item in items:
             self._waiting.append(item)
             self._rows += len(item.rows)
             record = item.record
             if self._reached.get(record.claim, 0) <= record.offset:
                 self._reached[record.claim] = record.offset + 1
+
+    def ran(self, batch: Batch, seconds: float) -> None:
+        """So long took a batch, from `take` until it was over, without an error."""
+        if self._company is not None:
+            self._company.ran(batch.padded_cost, seconds)
 
     def drain(self) -> None:
         """From now on nothing lingers: whatever waits is taken at once."""
@@ -107,13 +120,26 @@ class Window:
         return dropped
 
     def due_s(self, ends: Mapping[Claim, int] = NO_ENDS) -> float | None:
-        """The moment at which the oldest item has lingered, or None when nothing waits."""
+        """The moment at which the oldest item need wait no longer, or None when nothing waits."""
+        lingered = self._lingered_s(ends)
+        return lingered if lingered is None else min(lingered, self._alone_s(ends))
+
+    def _lingered_s(self, ends: Mapping[Claim, int]) -> float | None:
         if not self._waiting:
             return None
         oldest = self._waiting[0]
-        # Records that never come in, like transaction markers, are waited for, too: not longer than linger.
-        coming = any(end > self._reached.get(claim, end) for claim, end in ends.items())
-        return (max(oldest.ready_s, oldest.record.since_s) if coming else oldest.record.since_s) + self._rules.linger_s
+        since_s = oldest.record.since_s
+        return (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
+
+    def _alone_s(self, ends: Mapping[Claim, int]) -> float:
+        """The moment from which company is not worth the wait."""
+        if self._company is None or self._coming(ends):
+            return math.inf
+        return self._company.until_s(len(self._waiting))
+
+    def _coming(self, ends: Mapping[Claim, int]) -> bool:
+        """More of the log is on its way. So seem records that never come in, like transaction markers."""
+        return any(end > self._reached.get(claim, end) for claim, end in ends.items())
 
     def take(self, now: float, ends: Mapping[Claim, int] = NO_ENDS) -> Batch | None:
         """The next batch, or None while waiting for company is still right."""
@@ -217,12 +243,12 @@ class Window:
     def _patience(self, chosen: Sequence[Item], now: float, ends: Mapping[Claim, int]) -> Trigger | None:
         if self._draining:
             return Trigger.DRAIN
-        due = self.due_s(ends)
-        if due is not None and now >= due:
+        lingered = self._lingered_s(ends)
+        if lingered is not None and now >= lingered:
             return Trigger.LINGER
         if self._rules.preferred and self._preferred(chosen):
             return Trigger.PREFERRED
-        return None
+        return Trigger.COMPANY if now >= self._alone_s(ends) else None
 
     def _preferred(self, chosen: Sequence[Item]) -> list[Item]:
         """The longest run of `chosen` whose rows are exactly a preferred size; empty when there is none."""

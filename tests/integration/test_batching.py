@@ -22,8 +22,8 @@ def texts(count: int) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def served(pipeline: Pipeline, folder: Path, **batching: object) -> Iterator[WorkerProcess]:
-    # All costs are alike here: what counts is how many there are.
-    with WorkerProcess(folder, pipeline.settings(batching=batching)) as worker:
+    # All costs are alike here: what counts is how many there are. The rows of the sources are about a fixed wait.
+    with WorkerProcess(folder, pipeline.settings(batching={"adaptive_linger": False, **batching})) as worker:
         yield worker
 
 

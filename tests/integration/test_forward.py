@@ -79,7 +79,9 @@ def test_a_retry_that_waits_does_not_keep_a_draining_worker(pipeline: Pipeline, 
 def test_a_batch_beyond_memory_is_halved_and_the_next_is_cut_before_it_fails(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    settings = pipeline.settings(model={"options": {"memory_rows": 8}}, batching={"linger_ms": 60_000})
+    settings = pipeline.settings(
+        model={"options": {"memory_rows": 8}}, batching={"linger_ms": 60_000, "adaptive_linger": False}
+    )
     with WorkerProcess(tmp_path, settings) as worker:
         reader = pipeline.reader()
         for turn in range(2):
@@ -99,7 +101,7 @@ def test_a_process_short_of_real_memory_answers_all_that_fits_alone(pipeline: Pi
     for number in range(64):
         pipeline.send(row(rows=40) if number == 40 else row(rows=1), id=str(number), partition=0)
     pipeline.flush()
-    with WorkerProcess(tmp_path, {**settings, "batching": {"linger_ms": 1000}}) as worker:
+    with WorkerProcess(tmp_path, {**settings, "batching": {"linger_ms": 1000, "adaptive_linger": False}}) as worker:
         replies = {reply.id: reply for reply in pipeline.reader().wait_for(64)}
         assert worker.metric("forebay_oom_total") >= 3
         assert worker.stop() == 0

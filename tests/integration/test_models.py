@@ -18,7 +18,9 @@ pytestmark = pytest.mark.models
 
 def settings(pipeline: Pipeline, task: str, folder: Path, copies: int = 1) -> dict[str, Any]:
     model = {"name": task, "task": task, "path": str(folder), "instance_group": [{"count": copies}]}
-    return pipeline.settings(model={**model, "options": {"threads": 1}}, batching={"linger_ms": 200})
+    return pipeline.settings(
+        model={**model, "options": {"threads": 1}}, batching={"linger_ms": 200, "adaptive_linger": False}
+    )
 
 
 def answers(pipeline: Pipeline, tmp_path: Path, given: dict[str, Any], requests: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,54 @@ def test_what_never_comes_is_waited_for_no_longer_than_linger() -> None:
     assert offsets(made.take(50.2, {Claim("requests", 0, 1): 82})) == [80]
 
 
+def told(made: Window, *, fixed_s: float) -> Window:
+    """Told of passes that all take the same, whatever they cost."""
+    for cost in (1, 10) * 20:
+        made.ran(Batch([make_item()], Trigger.SIZE, cost, cost), fixed_s)
+    return made
+
+
+def arriving(made: Window, *moments: float) -> None:
+    for offset, moment in enumerate(moments):
+        item = make_item(offset, since_s=moment)
+        item.ready_s = moment
+        made.add([item])
+
+
+def test_an_adaptive_window_waits_for_nobody_who_is_not_coming() -> None:
+    made = told(window(linger_s=0.2, adaptive=True), fixed_s=0.01)
+    arriving(made, 10.0)
+    batch = made.take(10.0)
+    assert batch is not None
+    assert batch.trigger is Trigger.COMPANY
+    arriving(made, 10.5)
+    assert made.take(10.5) is not None, "half a second later than the one before"
+
+
+def test_an_adaptive_window_waits_while_others_come_and_stops_when_they_do_not() -> None:
+    made = told(window(linger_s=0.2, adaptive=True), fixed_s=0.01)
+    arriving(made, 10.0, 10.0001)
+    assert made.take(10.0001) is None
+    due = made.due_s()
+    assert due is not None
+    assert due == pytest.approx(10.0001 + 0.01 / 3, abs=0.001)
+    assert offsets(made.take(due)) == [0, 1]
+
+
+def test_an_adaptive_window_waits_no_longer_than_linger() -> None:
+    made = told(window(linger_s=0.002, adaptive=True), fixed_s=10.0)
+    arriving(made, 10.0, 10.0001)
+    assert made.due_s() == pytest.approx(10.002)
+    batch = made.take(10.002)
+    assert batch is not None
+    assert batch.trigger is Trigger.LINGER
+
+
+def test_an_adaptive_window_waits_for_the_rest_of_a_backlog() -> None:
+    made = window(*of_a_backlog(80, ready_s=50.0), linger_s=0.2, adaptive=True)
+    assert made.take(50.1, {Claim("requests", 0, 1): 82}) is None
+
+
 @pytest.mark.parametrize(
     "ends",
     [
