@@ -1,5 +1,6 @@
 """docs/performance.md. Pure: a run's figures in, Markdown out."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -51,28 +52,32 @@ def page(run: Mapping[str, Any], experiments: Mapping[str, str]) -> str:
 def _head(run: Mapping[str, Any]) -> Iterator[str]:
     machine = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    repeats = "one repeat" if run["repeats"] == 1 else f"{run['repeats']} interleaved repeats"
     yield "# Performance\n"
-    yield (
+    yield _paragraph(
         f"Made by `make bench` on {run['began'].split()[0]}: {machine['cores']} cores of {machine['processor']}, "
-        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}; {run['repeats']} interleaved "
-        f"{'repeat' if run['repeats'] == 1 else 'repeats'} in {run['minutes']:.0f} minutes. A cell is the median, with "
-        "the least and the most of the repeats.\n"
+        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}; {repeats} in {run['minutes']:.0f} "
+        "minutes. A cell is the median, with the least and the most of the repeats."
     )
-    yield (
+    yield _paragraph(
         "Every contender runs the same model with one torch thread on one core, batches of at most 32 (pictures: 8) "
         "and a window of 5 ms; driver and broker, or Redis, run on another core. Each run's requests are all answered, "
         "and a sample of the answers is compared with the model's own. *Closed 64* keeps 64 requests in flight; a "
         "*backlog* waits in the topic before the contender is let go. CPU is that of the contender's processes, "
         "without the broker; *share of the limit* is the CPU of the best loop in one process, by the contender's. "
         "Contenders asked by HTTP lose what they hold when they die. How to run it: "
-        "[bench/README.md](../bench/README.md).\n"
+        "[bench/README.md](../bench/README.md)."
     )
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _load(found: Found, load: str, dtype: str) -> Iterator[str]:
     limit = found.limit(load, dtype)
-    header = ["", "closed 64, requests/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "share of the limit"]
-    header += ["backlog, requests/s", "share of the limit", "peak MB"]
+    header = ["", "closed 64, requests/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms a request", "share of the limit"]
+    header += ["backlog, requests/s", "its share of the limit", "peak MB"]
     lines = []
     for peer in found.contenders(load, dtype):
 
