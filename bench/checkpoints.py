@@ -24,7 +24,9 @@ def _vit_tiny() -> Path:
     if not folder.is_dir():
         import torch
         from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         torch.manual_seed(0)
         config = ViTConfig(
             hidden_size=192,

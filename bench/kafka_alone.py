@@ -28,7 +28,7 @@ def main() -> None:
 
 def run(servers: str, requests: str, replies: str, count: int, with_json: bool) -> dict[str, Any]:
     consumer: Any = Consumer({"bootstrap.servers": servers, "group.id": f"{replies}-bare", "enable.auto.commit": False})
-    producer: Any = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 0})
+    producer: Any = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 0, "log_level": 3})
     consumer.assign([TopicPartition(requests, 0, 0)])
     delivered = taken = 0
     value = _reply("00000000-0")

@@ -19,7 +19,7 @@ class KafkaDriver:
     def __init__(self, peer: Peer, job: Job, work: Work, partitions: int = 1) -> None:
         self._peer, self.job, self._work = peer, job, work
         self._headers = list(peer.headers())
-        self._producer: Any = Producer({"bootstrap.servers": job.servers, "linger.ms": 0})
+        self._producer: Any = Producer({"bootstrap.servers": job.servers, "linger.ms": 0, "log_level": 4})
         self._consumer: Any = Consumer({"bootstrap.servers": job.servers, "group.id": "driver"})
         self._consumer.assign([TopicPartition(job.replies, number, 0) for number in range(partitions)])
 

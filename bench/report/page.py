@@ -13,13 +13,14 @@ TITLES: Final[Mapping[tuple[str, str], str]] = {
     ("T3", "float32"): "Small requests (T3)",
 }
 QUESTIONS: Final[Mapping[str, str]] = {
-    "lengths": "Five mixes of length, a backlog of each",
-    "idle": "One request in flight, no linger, against the bare forward pass",
-    "lag": "T3, the first 20,000 requests of a backlog of so many",
-    "workers": "T1, a backlog before one worker and two",
+    "lengths": "Five mixes of length, a backlog of each; ratio: throughput by one at a time",
+    "idle": "One request in flight, no linger; ratio: p50 by the bare forward pass's",
+    "lag": "T3, the first 20,000 requests of a backlog of so many; ratio: CPU by that of the shortest backlog",
+    "workers": "T1, a backlog before one worker and two; ratio: throughput by one worker's",
 }
 _FIGURES: Final[Mapping[str, str]] = {
     "per_s": "requests/s",
+    "ratio": "ratio",
     "cpu_ms": "CPU ms a request",
     "p50_ms": "p50 ms",
     "p95_ms": "p95 ms",
