@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from bench.drive.sample import NotAnswered, Tally, Work, checked_rows
 from bench.figures import Spread, monotone, percentile
 from bench.limits import packed_rows

@@ -1,6 +1,7 @@
 """What the contenders are given."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_contender_without_its_installer_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(venvs, "VENVS", tmp_path)
-    monkeypatch.setattr(venvs.shutil, "which", lambda _: str(tmp_path / "no-uv"))
+    monkeypatch.setattr(shutil, "which", lambda _: str(tmp_path / "no-uv"))
     with pytest.raises(venvs.NotInstalled, match="uv cannot be run"):
         venvs.python_of("litserve")
 
