@@ -23,6 +23,7 @@ from bench.load import mixed, rows_of
 from bench.peers.base import Peer, started
 from bench.peers.forebay import Forebay
 from bench.report.found import Found
+from bench.report.page import FIGURES
 from bench.run import Log, chosen
 from bench.session import RESULTS, Row, Session, Size, child
 
@@ -78,7 +79,7 @@ def instances(session: Session) -> Iterator[Row]:
 
 def workers(_: Session) -> Iterator[Row]:
     """002.6, 003.9: time falls in proportion to the devices."""
-    yield {"case": "two CPU workers: see the question `workers` of make bench", "requests/s": ""}
+    yield {"case": 'two CPU workers: `make bench BENCH="--questions workers"`', "requests/s": ""}
     yield {"case": "1, 2, 3 GPU", "requests/s": NO_GPU}
 
 
@@ -251,7 +252,7 @@ def show(console: Console, found: Found, name: str) -> None:
     rows = found.of("experiment", name)
     figures = list(dict.fromkeys(key for row in rows for key in row if key not in ("experiment", "case", "failed")))
     table = Table(title=f"{name}: {TITLES[name]}", title_justify="left")
-    for column in ("", *figures):
+    for column in ("", *[FIGURES.get(figure, figure) for figure in figures]):
         table.add_column(column, justify="left" if not column else "right")
     for line in found.cases("experiment", name, figures):
         table.add_row(*line)

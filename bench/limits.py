@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def passes(runner: reference.Runner, rows: Sequence[Any], sizes: Sequence[int]) -> Row:
-    """Seconds to run the first rows once, in passes of each size; the median of five, sizes in turn."""
+    """Seconds to run the first rows once, in passes of each size; the median of three, sizes in turn."""
     runner.run(rows)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(5):
+    for _ in range(3):
         for size in sizes:
             started = time.perf_counter()
             batches_of(size)(runner, rows)

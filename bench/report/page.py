@@ -18,7 +18,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     "lag": "T3, the first 20,000 requests of a backlog of so many; ratio: CPU by that of the shortest backlog",
     "workers": "T1, a backlog before one worker and two; ratio: throughput by one worker's",
 }
-_FIGURES: Final[Mapping[str, str]] = {
+FIGURES: Final[Mapping[str, str]] = {
     "per_s": "requests/s",
     "ratio": "ratio",
     "cpu_ms": "CPU ms a request",
@@ -42,7 +42,7 @@ def page(run: Mapping[str, Any], experiments: Mapping[str, str]) -> str:
     for name in asked:
         parts += [
             f"**{QUESTIONS[name]}.**\n",
-            _table(["", *_FIGURES.values()], found.cases("question", name, list(_FIGURES))),
+            _table(["", *FIGURES.values()], found.cases("question", name, list(FIGURES))),
         ]
     parts += list(_experiments(found, experiments))
     if missing := found.missing():
@@ -134,7 +134,7 @@ def _experiments(found: Found, titles: Mapping[str, str]) -> Iterator[str]:
         hidden = ("experiment", "case", "failed", "repeat")
         figures = list(dict.fromkeys(key for row in rows for key in row if key not in hidden))
         yield f"**{titles[name]}** ({name})\n"
-        header = ["", *[_FIGURES.get(figure, figure.replace("_", " ")) for figure in figures]]
+        header = ["", *[FIGURES.get(figure, figure.replace("_", " ")) for figure in figures]]
         yield _table(header, found.cases("experiment", name, figures))
 
 
