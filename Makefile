@@ -4,7 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --no-sync
 PYTEST := $(RUN) pytest
 
-.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench-quick bench-profile clean
+.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench bench-quick bench-profile bench-experiments bench-report clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -53,9 +53,23 @@ bench-quick: setup ## the worker against bare loops, at most 5 minutes
 bench-profile: setup ## docs/performance/messages.svg: where the worker's time goes, as a flame graph
 	$(RUN) python -m bench.flame
 
+BENCH ?=
+
+bench: setup ## everything side by side, over an hour: BENCH="--peers forebay,naive --loads T1 --repeats 1 --scale 0.2"
+	$(RUN) python -m bench.run $(BENCH)
+	$(MAKE) bench-report
+
+bench-experiments: setup ## the sources' own experiments, each a small table
+	$(RUN) python -m bench.experiments $(BENCH)
+	$(MAKE) bench-report
+
+bench-report: setup ## docs/performance.md and its plots, of the figures last made
+	$(UV) sync --frozen --inexact --group bench
+	$(RUN) python -m bench.report
+
 format: setup
 	$(RUN) ruff format
 	$(RUN) ruff check --fix
 
 clean: ## everything that setup made, but for the caches in your home folder
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools bench/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis

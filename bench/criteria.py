@@ -1,0 +1,91 @@
+"""Single questions that the comparison leaves open. Each adds rows with `question`, `case` and its figures."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from bench.drive.kafka import KafkaDriver
+from bench.drive.sample import NotAnswered, Plan
+from bench.load import MIXES
+from bench.measure import MODEL_CORE, driver_core
+from bench.peers.forebay import Forebay
+from bench.session import Row, Session, figures
+
+TEXTS: Final = 160
+MEASURED: Final = 20_000
+LAGS: Final = (20_000, 200_000, 2_000_000)
+IDLE: Final = 64
+
+
+def ask(session: Session, name: str, common: Row) -> None:
+    """Add the rows of one question, or one that says why there are none."""
+    about = {**common, "question": name}
+    try:
+        QUESTIONS[name](session, about)
+    except NotAnswered as error:
+        session.rows.append({**about, "case": name, "failed": str(error)})
+
+
+def lengths(session: Session, about: Row) -> None:
+    """Five mixes of length: Forebay's backlog against the model alone on the same texts."""
+    count = session.size.of(TEXTS)
+    for mix in MIXES:
+        loops = session.limits(f"T1:{mix}", "float32", about, count)
+        single = next(row["per_s"] for row in loops if "p50_ms" in row)
+        session.rows += [{**row, "case": mix, "ratio": row["per_s"] / single} for row in loops]
+        with session.asked(Forebay(), session.work(f"T1:{mix}", "float32", count)) as (driver, tree):
+            driver.closed(Plan(16, 16))
+            found = session.backlog(driver, tree, count)
+            ratio = found["per_s"] / single
+            session.rows.append({**about, "case": mix, "peer": "Forebay", "mode": "backlog", **found, "ratio": ratio})
+
+
+def idle(session: Session, about: Row) -> None:
+    """One request in flight: the worker without linger against the bare forward pass."""
+    count = session.size.of(IDLE)
+    loops = session.limits("T1", "float32", about, count)
+    bare = next(row for row in loops if "p50_ms" in row)
+    session.rows.append({**bare, "case": "bare forward pass", "ratio": 1.0})
+    with session.asked(Forebay(batching={"linger_ms": 0}), session.work("T1", "float32", count)) as (driver, tree):
+        driver.closed(Plan(1, 8))
+        found = session.closed(driver, tree, Plan(1, count))
+        ratio = found["p50_ms"] / bare["p50_ms"]
+        session.rows.append({**about, "case": "Forebay, no linger", **found, "ratio": ratio})
+
+
+def lag(session: Session, about: Row) -> None:
+    """What a request of T3 costs when 20 thousand, 200 thousand or 2 million wait: the first 20 thousand of them."""
+    measured, first = session.size.of(MEASURED), 0.0
+    for waiting in map(session.size.of, LAGS):
+        with session.asked(Forebay(), session.work("T3", "float32")) as (driver, tree):
+            assert isinstance(driver, KafkaDriver)
+            driver.closed(Plan(16, 64))
+            tree.suspend()
+            tally = driver.fill(measured)
+            driver.fill_unanswered(waiting - measured)
+            with session.meter(tree) as meter:
+                tree.resume()
+                driver.drain(tally)
+            found = figures(tally, meter)
+            first = first or found["cpu_ms"]
+            session.rows.append({**about, "case": f"{waiting:,}", **found, "ratio": found["cpu_ms"] / first})
+
+
+def workers(session: Session, about: Row) -> None:
+    """One worker and two, on a core each, with a backlog of T1."""
+    count, first = session.size.of(2 * TEXTS), 0.0
+    work = session.work("T1", "float32", count)
+    for cores in ((MODEL_CORE,), (MODEL_CORE, driver_core())):
+        peer = Forebay(workers=len(cores))
+        with session.asked(peer, work, partitions=2, cores=cores) as (driver, tree):
+            driver.closed(Plan(16, 32))
+            found = session.backlog(driver, tree, count)
+            first = first or found["per_s"]
+            case = f"{len(cores)} on {len(cores)} cores"
+            session.rows.append({**about, "case": case, **found, "ratio": found["per_s"] / first})
+
+
+QUESTIONS: Final[Mapping[str, Callable[[Session, dict[str, Any]], None]]] = MappingProxyType(
+    {"lengths": lengths, "idle": idle, "lag": lag, "workers": workers}
+)
+"""By the name that `--questions` takes."""

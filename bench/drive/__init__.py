@@ -1,0 +1,1 @@
+"""The one client that asks every contender, over Kafka or HTTP."""

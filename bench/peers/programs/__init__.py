@@ -1,0 +1,1 @@
+"""What runs in the contenders' own environments: nothing here may import Forebay."""
