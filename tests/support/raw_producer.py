@@ -95,6 +95,7 @@ def end_producers() -> None:
     assert path is not None
     library = ctypes.CDLL(str(path))
     library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    gc.unfreeze()  # the worker has frozen what was there when it had loaded, and frozen objects are not listed
     for producer in (found for found in gc.get_objects() if isinstance(found, Producer)):
         client = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__)  # the binding's first field
         library.rd_kafka_test_fatal_error(client, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"scripted")
