@@ -224,7 +224,10 @@ EXPERIMENTS: Final[Mapping[str, Callable[[Session], Iterator[Row]]]] = MappingPr
         "004.10": clients,
     }
 )
-TITLES: Final = {name: (run.__doc__ or "").partition(": ")[2] for name, run in EXPERIMENTS.items()}
+TITLES: Final = {
+    name: told[:1].upper() + told[1:]
+    for name, told in ((name, (run.__doc__ or "").partition(": ")[2]) for name, run in EXPERIMENTS.items())
+}
 
 
 def main(

@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,3 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` (0 to 1) of all do not exceed; of at least one value."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def monotone(values: Sequence[float], slack: float = 0.0) -> bool:
-    """Whether no value is below the one before it by more than the share `slack` of it."""
-    return all(later >= earlier * (1 - slack) for earlier, later in pairwise(values))

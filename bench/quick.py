@@ -1,8 +1,8 @@
 """`make bench-quick`: the worker against bare loops, in one run of a few minutes.
 
 Texts    MiniLM on texts of mixed length: CPU per request and throughput of the worker over Kafka, against loops in
-         one process that have all texts in hand: one at a time, 32 in order of arrival, sorted with a token budget;
-         and the worker once more with delivery exactly-once.
+         one process that have all texts in hand: one at a time, 32 in order of arrival, sorted with a token budget,
+         packed; and the worker once more with delivery exactly-once.
 Messages a model that costs next to nothing: the worker against a bare confluent-kafka loop that reads and writes the
          same headers and reply bytes, parses and encodes them with orjson, and has delivery callbacks.
 Idle     one request in flight: the worker's latency against the bare forward pass.
@@ -107,17 +107,24 @@ def timed(name: str, count: int, run: Callable[[], object]) -> Row:
 
 def limit() -> list[Row]:
     pin("model")
+    import structlog
     import torch
 
     from forebay_consumer.models.text import FeatureExtraction
 
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the figures go to the other
     torch.set_num_threads(1)
-    model = FeatureExtraction(path=str(models.build("embeddings")))
+    model, packing = (FeatureExtraction(path=str(models.build("embeddings")), packing=how) for how in ("off", "auto"))
     model.load("cpu")
+    packing.load("cpu")
     work = texts(TEXTS)
 
-    def run(rows: Sequence[Any]) -> None:
+    def run(rows: Sequence[Any], model: Any = model) -> None:
         model.postprocess(model.forward(model.collate(rows)), rows, {})
+
+    def packed() -> None:
+        for start in range(0, len(work), 32):
+            run(packing.preprocess(work[start : start + 32], {}), packing)
 
     def one_at_a_time() -> None:
         for text in work:
@@ -142,6 +149,7 @@ def limit() -> list[Row]:
         timed("texts: model alone, 32 in order of arrival", TEXTS, in_order),
         timed("texts: model alone, one at a time", TEXTS, one_at_a_time),
         timed("texts: model alone, sorted, token budget", TEXTS, budgeted),
+        timed("texts: model alone, packed", TEXTS, packed),
     ]
     alone = []
     for text in texts(IDLE, seed=3):

@@ -65,8 +65,6 @@ class Peer(ABC):
     url_path: ClassVar[str] = "/"
     backlog: ClassVar[int | None] = None
     """Most requests that it is given at once; None is no bound."""
-    waits_for_requests: ClassVar[bool] = True
-    """Whether requests that were there before it came are answered."""
 
     def python(self) -> Path:
         """The interpreter to run its program with.

@@ -12,7 +12,6 @@ class MLServer(V2Peer):
     what = "its Kafka server, adaptive batching"
     requirements = "mlserver"
     backlog = 2_000
-    waits_for_requests = False
 
     def commands(self, job: Job) -> Sequence[Sequence[str]]:
         folder = Path(job.folder) / "mlserver"

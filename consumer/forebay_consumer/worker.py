@@ -13,7 +13,7 @@ from forebay_consumer.errors import DrainTimeout
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow, Room
-from forebay_consumer.garbage import spare_collector
+from forebay_consumer.garbage import collector_spared
 from forebay_consumer.health import Health, HealthServer
 from forebay_consumer.instance import Instances
 from forebay_consumer.intake.base import Intake, Start
@@ -191,7 +191,7 @@ class Worker:
             self._log.info("listening", action="listening", port=self._server.port)
             try:
                 if self._instances.wait_ready(lambda: self._shutdown.asked):
-                    spare_collector()
+                    stages.enter_context(collector_spared())
                     self._health.beat()  # the load may have taken longer than a turn ever may
                     self._health.started = True
                     stages.callback(self._intake.close)  # before the threads end: the next owner need not wait for them

@@ -43,7 +43,7 @@ _NO_LEADER_YET: Final = (
 FLUSH_WITHIN_S: Final = 10.0
 NEW_PARTITIONS_EVERY_S: Final = 5.0  # well below any sensible timeout: an answer may already wait there
 POLL_S: Final = 0.05
-SEND_OFF_S: Final = 0.001  # librdkafka's thread sees a flush within microseconds
+SEND_OFF_S: Final = 0.005  # the broker confirms sooner as a rule; a busy core needs some for the flush to be seen
 
 _log = logging.getLogger("forebay_producer")
 _log.addHandler(logging.NullHandler())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.drive.sample import NotAnswered, Tally, Work, checked_rows
-from bench.figures import Spread, monotone, percentile
+from bench.figures import Spread, percentile
 from bench.limits import packed_rows
 from bench.load import MIXES, SHORT, mixed, texts, vectors
 from bench.peers.all import PEERS
@@ -31,12 +31,6 @@ def test_a_percentile_is_a_value_that_was_measured(values: list[float], share: f
 
 def test_a_spread_has_least_median_and_most() -> None:
     assert Spread.of([3, 1, 2]) == Spread(1, 2, 3)
-
-
-def test_monotone_allows_what_the_slack_allows() -> None:
-    assert monotone([1, 2, 2])
-    assert not monotone([1, 2, 1.9])
-    assert monotone([1, 2, 1.9], slack=0.1)
 
 
 @pytest.mark.parametrize("mix", MIXES)
