@@ -16,6 +16,7 @@ from forebay_consumer.errors import FatalError, ModelUnavailable, OutOfMemory, W
 from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
+from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
@@ -256,6 +257,7 @@ class Instance:
             attempts=failed.attempts,
             exception=where_raised(failed.__cause__),
         )
+        forget_frames(failed.__cause__)
         return Fault(item.record, item.envelope, failed.code, str(failed), "forward", failed.attempts)
 
 

@@ -5,13 +5,13 @@ device could not hold is cut smaller, and remembered. Anything else is halved an
 at most 2·⌈log2(n)⌉ + 1 passes for one culprit among n items. Every other item gets its ordinary result.
 """
 
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from forebay_consumer.ceiling import Ceiling, Part
 from forebay_consumer.detail import Detail, tell
 from forebay_consumer.errors import BatchError, FatalError, OutOfMemory
+from forebay_consumer.frames import forget_frames, free_frames
 from forebay_consumer.record import Item
 from forebay_consumer.retries import Retries
 from forebay_schemas import Code
@@ -111,7 +111,7 @@ class Settler(Generic[T]):
             raise
         except Exception as raised:
             error = raised
-            _let_go(error)
+            free_frames(error)
         else:
             self._ceiling.fitted(part)
             return [*values]
@@ -120,16 +120,19 @@ class Settler(Generic[T]):
             return self._smaller(part, error, attempt)
         if self._retries.allow(error, attempt):
             self._retrying(error, attempt)
+            forget_frames(error)
             self._retries.wait(attempt)
             return self.settle(part.items, attempt + 1)
         if len(part.items) == 1:
             return [self._failed(error, attempt)]
+        forget_frames(error)
         middle = (len(part.items) + 1) // 2
         return self.settle(part.items[:middle], attempt) + self.settle(part.items[middle:], attempt)
 
     def _smaller(self, part: Part, error: OutOfMemory, attempt: int) -> list[T | Failed]:
         if len(part.items) == 1:
             return [self._failed(error, attempt)]
+        forget_frames(error)
         known = self._ceiling.remember()
         self._ceiling.failed(part)
         settled = self.settle(part.items, attempt)
@@ -153,13 +156,3 @@ def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[A
         split.append(outputs[start : start + len(item.rows)])
         start += len(item.rows)
     return split
-
-
-def _let_go(error: BaseException) -> None:
-    """Free what the frames of a failed pass hold, activations above all; the lines of its traceback stay."""
-    link: BaseException | None = error
-    seen: set[int] = set()  # a chain that a model made by hand may lead in a circle
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__

@@ -18,6 +18,7 @@ from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
+from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
@@ -98,6 +99,7 @@ class Preprocessor:
                 content = self._admit(record, envelope, content)
                 key = _parameters_key(content.parameters)
             except RequestError as error:
+                forget_frames(error)
                 if isinstance(error, NoSuchReplyTopic):
                     envelope = envelope._replace(reply_topic=None, reply_partition=None)
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
@@ -200,6 +202,10 @@ class Preprocessor:
             costs = [_REFUSED if isinstance(row, RequestError) else max(1, cost(row)) for row in prepared]
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
+        if _REFUSED in costs:
+            for row in prepared:
+                if isinstance(row, RequestError):
+                    forget_frames(row)
         return prepared, costs
 
     def _fault(self, decoded: _Decoded, error: Exception) -> Fault:

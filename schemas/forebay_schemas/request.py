@@ -102,12 +102,12 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
         try:
             body = _decode_object(value, hint=True)
         except RequestError as error:
-            return Envelope(_default_id(source)), error
+            return Envelope(_default_id(source)), _bare(error)
         return _read_object(body, source, None, named=False)
     try:
         content_type, named, envelope = _read_headers(source)
     except InvalidRequest as error:
-        return _fallback_envelope(source), error
+        return _fallback_envelope(source), _bare(error)
     try:
         value = _checked(source.value)
         kind = sniff(value) if content_type is None else _media_type(content_type)
@@ -117,7 +117,7 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
             return envelope, Content((value,))
         body = _decode_object(value, hint=content_type is None)
     except RequestError as error:
-        return envelope, error
+        return envelope, _bare(error)
     return _read_object(body, source, envelope, named=named)
 
 
@@ -355,8 +355,14 @@ def _read_object(
         model = model or _body_text(body, "model")
         content = Content(_rows(body, form), _parameters(body))
     except RequestError as error:
-        content = error
+        content = _bare(error)
     return tuple.__new__(Envelope, (id_ or _default_id(source), form, model, *rest)), content
+
+
+def _bare(error: RequestError) -> RequestError:
+    """The error as a value. Its traceback leads to frames that hold it, and the body: a cycle."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _body_text(body: Mapping[str, Any], name: str) -> str | None:

@@ -1,6 +1,8 @@
 """One instance and its passes: watched, counted, translated, and answered one outcome per record."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ class Answering(Model):
     def forward(self, batch: Sequence[Any]) -> Sequence[Any]:
         self.on_pass(batch)
         return batch
+
+
+class _Row(str):
+    """Of which one can see whether it is still there."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Bench:
@@ -430,3 +438,34 @@ def test_a_model_that_pads_says_so() -> None:
     bench.run(make_item(0, cost=100), make_item(1, cost=50))
     assert bench.metric("batch_cost_sum") == 200
     assert bench.metric("padding_ratio_sum") == 0.25
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(ValueError, id="of the model"),
+        pytest.param(OutOfMemory, id="memory"),
+        pytest.param(TransientError, id="of the moment"),
+    ],
+)
+def test_a_failed_pass_leaves_nothing_for_the_collector(kind: type[Exception]) -> None:
+    """It looks seldom while a worker runs, and in its cycles the rows of whole batches would wait."""
+
+    def on_pass(rows: Sequence[Any]) -> None:
+        if "1.0" in rows:
+            raise kind("no")
+
+    bench = Bench(Answering(on_pass), attempts=2)
+    row = _Row("1.0")
+    seen = weakref.ref(row)
+    items = [make_item(0), make_item(1, prepared=[row]), make_item(2)]
+    del row
+    gc.collect()
+    gc.disable()
+    try:
+        assert list(codes(bench.run(*items)).values()).count(None) == 2
+        bench.published.clear()
+        items.clear()
+        assert seen() is None
+    finally:
+        gc.enable()

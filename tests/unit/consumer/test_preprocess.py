@@ -1,5 +1,6 @@
 """From records to items: one bad record is its own fault, and nobody else's."""
 
+import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -569,3 +570,46 @@ def test_001_12_a_request_with_too_many_behind_it_is_rejected() -> None:
     assert [item.record.offset for item in items] == [2, 3, 4]
     assert {(fault.record.offset, fault.code) for fault in faults} == {(0, Code.REJECTED), (1, Code.REJECTED)}
     assert faults[0].message == "4 requests wait behind this one; limits.max_backlog is 2"
+
+
+class Refusing(Upper):
+    """Gives back in a row's place what it raised itself."""
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        refused = [self._refuse() for _ in rows]
+        assert len(refused) == len(rows)
+        return refused
+
+    def _refuse(self) -> RequestError:
+        try:
+            try:
+                raise ValueError("no picture")
+            except ValueError as error:
+                raise DecodeError("no picture") from error
+        except RequestError as error:
+            return error
+
+
+@pytest.mark.parametrize(
+    ("value", "model"),
+    [
+        pytest.param(b'{"inputs": ', Upper(), id="no JSON"),
+        pytest.param(b'{"image": "-"}', Upper(), id="no base64"),
+        pytest.param(b'{"text": "a", "image": ""}', Upper(), id="two inputs"),
+        pytest.param(b'{"text": "a", "model": "another"}', Upper(), id="another model"),
+        pytest.param(b'{"text": "a"}', Upper(a=ValueError("no")), id="the model raises"),
+        pytest.param(b'{"text": "a"}', Refusing(), id="the model refuses"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_for_the_collector(value: bytes, model: Model) -> None:
+    """It looks seldom while a worker runs, and in its cycles whole records would wait, counted by nobody."""
+    run(make_record(value=value), model=model)
+    gc.collect()
+    gc.disable()
+    try:
+        _, faults = run(make_record(value=value), model=model)
+        assert len(faults) == 1
+        del faults
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
