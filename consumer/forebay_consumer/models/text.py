@@ -140,6 +140,8 @@ class TextModel(TorchModel):
 
     def _checked(self, tokens: Tokens) -> Tokens | RequestError:
         count = len(tokens["input_ids"])
+        if not count:
+            return InvalidRequest("text: no tokens; this model has no answer to an empty text")
         return tokens if count <= self._limit else TooLarge(f"text: {count} tokens; the limit is {self._limit}")
 
     def cost(self, row: Tokens) -> int:

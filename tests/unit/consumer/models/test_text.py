@@ -295,3 +295,16 @@ def test_bfloat16_is_near_the_exact_answer(loaded: Loaded) -> None:
 def test_a_checkpoint_without_the_tasks_head_is_refused(loaded: Loaded) -> None:
     with pytest.raises(ModelUnavailable, match=r"lacks the weights classifier\.bias, classifier\.weight"):
         loaded("text-classification", "encoder")
+
+
+@pytest.mark.parametrize("packing", ["auto", "off"])
+def test_a_text_without_any_token_is_refused_and_its_neighbours_are_not(loaded: Loaded, packing: str) -> None:
+    """Many decoders' tokenizers add nothing; the mean of no states is no number."""
+    from tokenizers.processors import TemplateProcessing
+
+    model: Any = loaded("feature-extraction", "encoder", packing=packing)
+    model._tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A", "$A $B", [])
+    one, refused, other = model.preprocess(["one", "", "two words"], {})
+    assert isinstance(refused, InvalidRequest)
+    assert "no tokens" in refused.message
+    assert len(model.forward(model.collate([one, other]))) == 2
