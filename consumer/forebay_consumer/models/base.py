@@ -323,6 +323,10 @@ def converted(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[Callable[[
     try:
         with translated_memory_errors():
             model.to(dtype)
+        for module, names in buffers:
+            # What is worked out and not saved, as frequencies of rotary positions, stays exact when transformers loads
+            # bfloat16, too: rounded, they turn far positions by whole fractions of a circle.
+            module._buffers.update({name: names[name] for name in module._non_persistent_buffers_set & names.keys()})
         yield lambda: kept.append(True)
     finally:
         if not kept:

@@ -277,3 +277,16 @@ def test_compile_is_dynamic_frozen_on_a_cpu_and_tried_before_the_first_request(
     model.tune(())
     assert asked == [{"dynamic": True, "options": {"freezing": True}}]
     assert sizes == [1, 2, 5]
+
+
+@pytest.mark.parametrize("family", ["modernbert", "qwen3"])
+def test_fast_rounds_nothing_that_bfloat16_does_not(loaded: Loaded, family: str, native: None) -> None:
+    """Rotary frequencies above all: rounded, they are off by more the farther a position is."""
+    fast: Any = loaded("feature-extraction", f"{family}.encoder", dtype="fast")
+    fast.differ = lenient
+    tuned(fast)
+    plain: Any = loaded("feature-extraction", f"{family}.encoder", dtype="bfloat16")
+    assert fast.precision == plain.precision == "bfloat16"
+    made = {name: values.dtype for name, values in fast._model.named_buffers()}
+    assert made == {name: values.dtype for name, values in plain._model.named_buffers()}
+    assert any(str(dtype) == "torch.float32" for dtype in made.values())
