@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ class Profiles:
         self._log = structlog.get_logger()
 
     def find(self, key: str) -> Sizes | None:
-        kept = self._read().get(key)
+        kept: Any = self._read().get(key)
         try:
-            return None if kept is None else Sizes(int(kept["max_rows"]), _cost(kept["max_cost"]))
-        except (KeyError, TypeError, ValueError):
+            found = Sizes(kept["max_rows"], kept["max_cost"])
+        except (KeyError, TypeError):  # None above all: there is none
             return None
+        return found if _counts(found.max_rows) and (found.max_cost is None or _counts(found.max_cost)) else None
 
     def keep(self, key: str, sizes: Sizes) -> None:
         """Write it beside those of other keys; a folder that cannot be written to is told once, and changes nothing."""
         if self._file is None:
             return
         kept = {**self._read(), key: {"max_rows": sizes.max_rows, "max_cost": sizes.max_cost}}
-        written = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        written = self._file.with_name(f"{self._file.name}.{socket.gethostname()}.{os.getpid()}")
         try:
             written.write_text(json.dumps(kept, indent=1), "utf-8")
             written.replace(self._file)  # workers that start at once see one whole file or another
@@ -43,10 +45,10 @@ class Profiles:
     def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self._file.read_text("utf-8")) if self._file is not None else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
 
-def _cost(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _counts(value: Any) -> bool:
+    return type(value) is int and value >= 1

@@ -1,6 +1,7 @@
 """One instance and its passes: watched, counted, translated, and answered one outcome per record."""
 
 import gc
+import json
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -311,6 +312,27 @@ def test_a_profile_finds_the_size_kept_for_the_next_start(tmp_path: Path) -> Non
         assert bench.instance.profile(lambda model: model.samples(), 64, None) == Sizes(8)
         assert bool(model.passes) is measures
     assert bench.instance.profile(lambda model: model.samples(), 4, None) == Sizes(4)  # kept for other bounds
+
+
+@pytest.mark.parametrize(
+    ("kept", "max_cost"),
+    [
+        pytest.param({"max_rows": 65, "max_cost": None}, None, id="more rows than fit into the worker"),
+        pytest.param({"max_rows": 8, "max_cost": None}, 32, id="the configured cost dropped"),
+    ],
+)
+def test_a_kept_profile_beyond_the_bounds_is_measured_anew(
+    tmp_path: Path, kept: Mapping[str, int | None], max_cost: int | None
+) -> None:
+    file = tmp_path / "kept.json"
+    bench = Bench(Answering())
+    bench.instance._model = model = Sampled(bench.clock, file)
+    found = bench.instance.profile(lambda model: model.samples(), 64, max_cost)
+    (key,) = json.loads(file.read_text())
+    file.write_text(json.dumps({key: kept}))
+    model.passes.clear()
+    assert bench.instance.profile(lambda model: model.samples(), 64, max_cost) == found
+    assert model.passes
 
 
 def test_rows_that_are_refused_are_no_samples() -> None:

@@ -124,6 +124,10 @@ def test_a_profile_is_kept_beside_those_of_others(tmp_path: Path) -> None:
         pytest.param(json.dumps({"cpu": 8}), id="no profile"),
         pytest.param(json.dumps({"cpu": {"max_rows": "many", "max_cost": None}}), id="no number"),
         pytest.param(json.dumps({"cpu": {"max_rows": 8}}), id="half a profile"),
+        pytest.param(json.dumps({"cpu": {"max_rows": 0, "max_cost": None}}), id="no rows"),
+        pytest.param(json.dumps({"cpu": {"max_rows": 8, "max_cost": -1}}), id="less than nothing"),
+        pytest.param('{"cpu": {"max_rows": Infinity, "max_cost": null}}', id="infinite"),
+        pytest.param("[" * 100_000, id="nested too deeply"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_written_anew(tmp_path: Path, content: str) -> None:
