@@ -59,11 +59,17 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         return intake.snapshot.ends if coming else NO_ENDS
 
     feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
+
     # By commits, room for all that may be inside: who waits for one while there is no room to poll waits for a batch to
     # end. A transaction is heard of without a poll, and each suspect costs one: so no more is claimed than keeps the
     # instances busy while one is made, a batch running and one in the window beside what the transaction carries.
-    at_most = 4 * setting.instances * setting.rules.max_rows if transactional else None
-    trials = Trials(settings.retry.trials, in_flight, life=secrets.token_hex(8), at_most=at_most)
+    def at_most() -> int:
+        # Asked for with each claim: what a profile found is known by the first, and may be more.
+        return 4 * setting.instances * max(setting.rules.max_rows, feed.max_rows)
+
+    trials = Trials(
+        settings.retry.trials, in_flight, life=secrets.token_hex(8), at_most=at_most if transactional else None
+    )
     # A transaction carries at once what it can; its own length is interval enough.
     commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000)
     books = Books(ledger, trials, commits, flow, metrics)

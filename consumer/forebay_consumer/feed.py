@@ -30,6 +30,11 @@ class Feed:
         self._changed = Condition()
         self._closed = False
 
+    @property
+    def max_rows(self) -> int:
+        """Most rows that a batch has now, but for an item that has more alone."""
+        return self._window.max_rows
+
     def put(self, items: Sequence[Item]) -> list[Item]:
         """Let items wait; gives back those whose partition was revoked in the meantime."""
         now = self._clock()

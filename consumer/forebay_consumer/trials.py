@@ -15,7 +15,7 @@ Rule and simulation: DESIGN §5; an attempt counter per partition instead convic
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -97,12 +97,12 @@ class Trials:
     Args:
         max_lives: lives that one record may end while it runs alone.
         ahead: how far `hi` is claimed beyond what was let in, at least; as much as may be inside, so that none waits.
-        at_most: where given, what is claimed instead: so many beyond the commit's offset, over all partitions that have
-            anything to run. Fewer are then suspect after a death, and more wait for a commit.
+        at_most: where given, it tells what is claimed instead: so many beyond the commit's offset, over all partitions
+            that have anything to run. Fewer are then suspect after a death, and more wait for a commit.
         life: the id of this process, by which it knows its own claims; empty to take them for another's.
     """
 
-    def __init__(self, max_lives: int, ahead: int, life: str = "", at_most: int | None = None) -> None:
+    def __init__(self, max_lives: int, ahead: int, life: str = "", at_most: Callable[[], int] | None = None) -> None:
         self._max_lives = max_lives
         self._ahead = ahead
         self._at_most = at_most
@@ -330,7 +330,7 @@ class Trials:
     def _share(self, partition: _Partition, mark: Mark) -> int:
         """What may be claimed of a partition when the whole is bounded; at least what it holds next."""
         busy = sum(bool(one.told is None or one.held or one.inside) for one in self._partitions.values())
-        share = mark.offset + max(1, (self._at_most or 1) // max(1, busy))
+        share = mark.offset + max(1, (self._at_most() if self._at_most else 1) // max(1, busy))
         return max(share, partition.held[0].next_offset) if partition.held and not partition.inside else share
 
     def _said(self, partition: _Partition, mark: Mark) -> Progress:

@@ -83,6 +83,10 @@ class Window:
     def rows(self) -> int:
         return self._rows
 
+    @property
+    def max_rows(self) -> int:
+        return self._rules.max_rows
+
     def add(self, items: Sequence[Item]) -> None:
         if items and self._company is not None:
             self._company.came(items[0].ready_s, len(items), sum([item.total_cost for item in items]))

@@ -68,7 +68,8 @@ class Life:
         self._uses_trials = uses_trials
         self._ledger = Ledger()
         life = f"{next(self.ids):016x}"
-        self._trials = Trials(max_lives=2, ahead=8, life=life, at_most=chance.choice([None, 1, 12]))
+        at_most = chance.choice([None, lambda: 1, lambda: 12])
+        self._trials = Trials(max_lives=2, ahead=8, life=life, at_most=at_most)
         self._inside: list[Record] = []
         self._ran: list[Record] = []
         self._sent: deque[tuple[Claim, Commit]] = deque()

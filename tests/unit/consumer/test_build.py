@@ -8,11 +8,24 @@ import orjson
 import pytest
 
 from forebay_consumer.build import placements, search_of, warmup_rows
+from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
+from forebay_consumer.failure import Failure
+from forebay_consumer.flow import Flow
 from forebay_consumer.instance import Search
+from forebay_consumer.ledger import Mark
+from forebay_consumer.messages import Writer
+from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
+from forebay_consumer.progress import Progress
+from forebay_consumer.record import Claim
+from forebay_consumer.roles import Setting
+from forebay_consumer.routes import Routes
+from forebay_consumer.trials import Trials
+from forebay_consumer.window import Rules
 from forebay_schemas import Content, read_request
+from forebay_schemas import Model as Served
 from support.consumer import make_record
 
 
@@ -124,3 +137,18 @@ def test_no_more_rows_are_sought_than_the_model_takes() -> None:
 def test_without_a_profile_a_batch_has_32_rows() -> None:
     assert settings().batching.rows == 32
     assert settings(batching={"max_batch_size": 8}).batching.rows == 8
+
+
+def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> None:
+    """Else none of them is ever full, and each waits its whole linger for records that no commit lets in."""
+    given = settings(delivery={"mode": "exactly-once"}, limits={"max_in_flight": 4096})
+    metrics = Metrics()
+    writer = Writer(Routes(["replies"]), None, Served("m"), {})
+    mode = by_offset(Setting(given, Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, Failure()), 4096)
+    trials, claim = mode.admission, Claim("requests", 0, 1)
+    assert isinstance(trials, Trials)
+    mode.feed.bound(512, None)
+    trials.open(claim, 0, Progress(), 4096)
+    trials.accepted(claim, trials.progress(claim, Mark(0)))
+    inside, _ = trials.admit([make_record(offset) for offset in range(4096)])
+    assert len(inside) == 4 * 512

@@ -72,7 +72,7 @@ def test_the_claim_grows_with_what_goes_in_during_one_commit() -> None:
 
 
 def bounded(*others: Claim, at_most: int) -> Trials:
-    trials = Trials(max_lives=2, ahead=100, life=LIFE, at_most=at_most)
+    trials = Trials(max_lives=2, ahead=100, life=LIFE, at_most=lambda: at_most)
     for claim in (CLAIM, *others):
         trials.open(claim, 0, Progress(), 100)
     return trials
