@@ -10,7 +10,6 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import prod
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -79,9 +78,6 @@ class Envelope(NamedTuple):
     tracestate: bytes | None = None
 
 
-_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
 class Content(NamedTuple):
     """What is asked: one entry of `inputs` per row.
 
@@ -89,7 +85,7 @@ class Content(NamedTuple):
     """
 
     inputs: Sequence[Any]
-    parameters: Mapping[str, Any] = _NONE
+    parameters: Mapping[str, Any]
 
 
 _BARE: Final = (None,) * (len(Envelope._fields) - 3)
@@ -112,9 +108,9 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
         value = _checked(source.value)
         kind = sniff(value) if content_type is None else _media_type(content_type)
         if kind == TEXT:
-            return envelope, Content((_decode_text(value),))
+            return envelope, Content((_decode_text(value),), {})
         if kind != JSON:
-            return envelope, Content((value,))
+            return envelope, Content((value,), {})
         body = _decode_object(value, hint=content_type is None)
     except RequestError as error:
         return envelope, _bare(error)

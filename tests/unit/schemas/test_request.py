@@ -382,3 +382,11 @@ def test_a_shape_nested_deeper_than_the_interpreter_recurses_is_an_error_like_an
     shape = b"[" * 900 + b"]" * 900
     value = b'{"inputs": [{"name": "x", "shape": [%b], "datatype": "INT64", "data": [1]}]}' % shape
     assert "positive integers" in error_of(value).message
+
+
+@pytest.mark.parametrize("wire", [Wire(b"text"), Wire(PNG), Wire(b'{"text": "x"}'), Wire(b'{"text": "x"}', NAMED)])
+def test_no_parameters_are_a_dict_that_json_and_pickle_take(wire: Wire) -> None:
+    """Models of the user's own hand it on as they like, and see a plain one at their warm-up."""
+    _, content = read_request(wire)
+    assert isinstance(content, Content)
+    assert orjson.dumps(content.parameters) == b"{}"
