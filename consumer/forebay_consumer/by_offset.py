@@ -54,9 +54,12 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
     ledger = Ledger(transactional)
 
     def ends(waiting_rows: int) -> Mapping[Claim, int]:
-        # With no room and nothing inside but what waits, or with suspects, nothing more comes before a batch goes.
-        coming = (flow.room() or flow.rows > waiting_rows) and not trials.suspicious
-        return intake.snapshot.ends if coming else NO_ENDS
+        # With no room and nothing inside but what waits, or with suspects, nothing more comes before a batch goes; so
+        # where a transaction must carry something before what is held is let in.
+        if trials.suspicious or not (flow.room() or flow.rows > waiting_rows):
+            return NO_ENDS
+        held = trials.held() if transactional else 0
+        return NO_ENDS if held and flow.rows - held <= waiting_rows else intake.snapshot.ends
 
     feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
 

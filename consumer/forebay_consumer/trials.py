@@ -159,10 +159,11 @@ class Trials:
             self._look()
             return held
 
-    def held(self, claims: Collection[Claim]) -> int:
-        """How many records of these assignments were polled and not let in."""
+    def held(self, claims: Collection[Claim] | None = None) -> int:
+        """How many records of these assignments, or of all, were polled and not let in."""
         with self._lock:
-            return sum(len(found.held) for claim in claims if (found := self._partitions.get(claim)) is not None)
+            asked = self._partitions if claims is None else claims
+            return sum(len(found.held) for claim in asked if (found := self._partitions.get(claim)) is not None)
 
     def finish(self) -> list[Record]:
         """Let nothing more in, and say in the next commits that nothing is; gives back what was held."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from forebay_schemas import Code
 from support.checker import OnlineChecker
@@ -44,6 +44,20 @@ def test_every_request_is_answered_once_and_its_offset_goes_with_the_answer(
         assert worker.stop() == 0
     checker.assert_kept()
     assert_kept(reader, texts)
+
+
+def test_a_burst_on_one_partition_of_many_waits_for_no_linger(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Few of each partition are let in at once, fewer than a batch: the others come only behind the first answers."""
+    wide = pipeline.topics.create("wide", partitions=12)
+    settings = _settings(pipeline, topics={"requests": [wide]})
+    settings["batching"] |= {"linger_ms": 60_000}
+    with WorkerProcess(tmp_path, settings) as worker:
+        worker.wait_serving()
+        producer = Producer({"bootstrap.servers": pipeline.bootstrap_servers})
+        for number in range(40):
+            producer.produce(wide, json.dumps({"id": str(number), "inputs": ["text"]}), partition=3)
+        assert producer.flush(30) == 0
+        pipeline.reader().wait_for(40, within_s=40)  # one linger would be longer
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -227,7 +227,7 @@ class TorchModel(Model):
         """Shapes and settings tell, not the weights' values: of those only the size is looked at."""
         told = hashlib.sha256()
         folder = Path(self._path)
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for file in sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else ():
             if file.suffix == ".json":
                 told.update(file.read_bytes())
             elif file.suffix == ".safetensors":
