@@ -1,5 +1,6 @@
 """How long requests wait under each linger: the real window on a clock that is only counted. Pure."""
 
+import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -85,15 +86,18 @@ def simulate(came: Sequence[Item], rules: Rules, packs: bool, pass_s: PassTime) 
     window = Window(rules)
     if packs:
         window.pack()
+    dearest = max(item.cost for item in came)
     now, next_, rows, passes = 0.0, 0, 0, 0
     took: list[float] = []
     while next_ < len(came) or window.rows:
         while next_ < len(came) and came[next_].ready_s <= now:
             window.add([came[next_]])
             next_ += 1
-        batch = window.take(now)
+        due_s = window.due_s()
+        may = window.rows >= rules.max_rows or (rules.max_cost or math.inf) <= window.rows * dearest
+        # Asking the window looks at all that waits; what is neither due nor may be full is not asked for.
+        batch = window.take(now) if may or (due_s is not None and due_s <= now) else None
         if batch is None:
-            due_s = window.due_s()
             soon = [came[next_].ready_s] if next_ < len(came) else []
             now = max(now, min([*soon, *([] if due_s is None else [due_s])]))
             continue

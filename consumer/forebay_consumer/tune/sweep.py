@@ -159,10 +159,7 @@ class Sweep:
         cells = self._sizes(began + share * self._seconds)
         best = best_of(cells)
         if len(costs) > 1:
-            budgets = self._budgets(best.candidate, cells)
-            self._told(f"cost budgets {', '.join(str(cell.max_cost) for cell in budgets)}")
-            for cell in budgets:
-                self._first(cell, best, began + self._seconds)
+            budgets = self._budgets(best, cells, began + self._seconds)
             self._rounds([best, *budgets], best.rounds + _ROUNDS * BATCHES, began + self._seconds)
             cells += budgets
             best = knee([cell for cell in cells if cell.measured and cell.candidate is best.candidate])
@@ -203,14 +200,23 @@ class Sweep:
         fastest = max(own, key=lambda cell: cell.rows_per_s if cell.measured else 0.0)
         return own.index(fastest) >= len(own) - _FLAT
 
-    def _budgets(self, candidate: Candidate, cells: Sequence[Cell]) -> list[Cell]:
+    def _budgets(self, best: Cell, cells: Sequence[Cell], ends_s: float) -> list[Cell]:
         """With as many rows as were tried, or more, so that it is the cost that closes a batch."""
+        candidate = best.candidate
         tried = [cell for cell in cells if cell.candidate is candidate and cell.measured]
-        rows = max(max(cell.max_rows for cell in tried), min(_ROWS, self._most))
-        dearest = max(item.cost for item in candidate.items)
+        most = max(max(cell.max_rows for cell in tried), min(_ROWS, self._most))
+        costs = [item.cost for item in candidate.items]
         reached = max(batch.padded_cost for cell in tried for batch in cell.formed)
-        budgets = [cost for cost in doubling(max(reached, 1)) if dearest <= cost < reached][-_BUDGETS:]
-        return [self._open(candidate, rows, budget) for budget in budgets]
+        opened: list[Cell] = []
+        for budget in [cost for cost in doubling(reached) if max(costs) <= cost < reached][-_BUDGETS:]:
+            if self._wall() >= ends_s:
+                break
+            # No more rows than the cost allows of the cheapest: the window looks at a multiple of them each time.
+            fit = 2 ** (budget // min(costs)).bit_length()
+            self._told(f"batches that cost {budget}")
+            opened.append(cell := self._open(candidate, max(tried[0].max_rows, min(most, fit)), budget))
+            self._first(cell, best, ends_s)
+        return opened
 
     def _open(self, candidate: Candidate, max_rows: int, max_cost: int | None) -> Cell:
         rules = Rules(max_rows=max_rows, max_cost=max_cost, lookahead=self._lookahead)
