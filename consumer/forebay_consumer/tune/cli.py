@@ -83,6 +83,8 @@ def tune(
 def _print(report: show.Report, as_json: bool) -> None:
     if report.refused:
         typer.echo(f"forebay-consumer: {report.refused} requests left out; the first: {report.refusal}", err=True)
+    if report.found.cut:
+        typer.echo("forebay-consumer: the time was over before all was tried; more --seconds may find better", err=True)
     if as_json:
         typer.echo(orjson.dumps(show.as_json(report), option=orjson.OPT_INDENT_2).decode())
         return

@@ -75,6 +75,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "refused": report.refused,
         "preprocess_ms_per_request": round(report.preprocess_ms_per_request, 4),
         "sweep": [plain(cell) | {"best": cell is best} for cell in report.found.cells],
+        "cut": report.found.cut,
         "capacity_per_s": round(report.capacity_per_s, 1),
         "linger": [_waits(waits) | {"best": waits.policy == report.policy} for waits in report.waits],
         "settings": report.settings,

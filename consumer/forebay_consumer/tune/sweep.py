@@ -114,10 +114,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Everything that was tried, and what is best."""
+    """Everything that was tried, and what is best.
+
+    Attributes:
+        cut: the time was over before all that promised more was tried.
+    """
 
     cells: Sequence[Cell]
     best: Cell
+    cut: bool = False
 
 
 class Sweep:
@@ -146,6 +151,7 @@ class Sweep:
         self._wall = wall
         self._cpu = cpu
         self._told = told
+        self._cut = False
 
     def run(self) -> Found:
         """Try sizes with every candidate, then budgets on the cost with the best of them.
@@ -163,7 +169,8 @@ class Sweep:
             self._rounds([best, *budgets], best.rounds + _ROUNDS * BATCHES, began + self._seconds)
             cells += budgets
             best = knee([cell for cell in cells if cell.measured and cell.candidate is best.candidate])
-        return Found(cells, best)
+        cut = self._cut or any(cell.rounds < BATCHES and cell.problem is None for cell in cells)
+        return Found(cells, best, cut)
 
     def _sizes(self, ends_s: float) -> list[Cell]:
         """All candidates by turns; one goes on to the next size while the largest ones are still among the best."""
@@ -183,10 +190,11 @@ class Sweep:
                         break
                 opened[number] = reach[number]
             in_time = self._rounds(cells, max((cell.rounds for cell in cells), default=0) + BATCHES, ends_s)
-            growing = [
-                number for number in reach if in_time and reach[number] < len(sizes) and self._grows(number, cells)
-            ]
+            growing = [number for number in reach if reach[number] < len(sizes) and self._grows(number, cells)]
             if not growing:
+                break
+            if not in_time:
+                self._cut = True
                 break
             for number in growing:
                 reach[number] += 1

@@ -216,17 +216,15 @@ def test_an_empty_topic_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.models
-def test_a_checkpoint_is_tried_in_each_precision_and_with_each_number_of_threads(tmp_path: Path) -> None:
-    import torch
-
-    threads = torch.get_num_threads()
+def test_a_checkpoint_is_tried_in_each_precision_and_with_each_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr("forebay_consumer.models.threads.use_threads", used.append)
     save("classes", tmp_path / "checkpoint")
     model = {"task": "text-classification", "path": str(tmp_path / "checkpoint")}
-    try:
-        found = told(tuned(tmp_path, "--json", "--dtypes", "float32,bfloat16", "--threads", "2,1", model=model))
-        assert torch.get_num_threads() in (1, 2)
-    finally:
-        torch.set_num_threads(threads)
+    found = told(tuned(tmp_path, "--json", "--dtypes", "float32,bfloat16", "--threads", "2,1", model=model))
+    assert set(used) == {1, 2}
     tried = {(cell["dtype"], cell["threads"]) for cell in found["sweep"]}
     assert tried == {(dtype, count) for dtype in ("float32", "bfloat16") for count in (1, 2)}
     assert found["settings"]["model"]["options"].keys() == {"dtype", "threads"}

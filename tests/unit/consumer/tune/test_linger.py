@@ -34,6 +34,19 @@ def test_who_comes_during_a_pass_waits_for_its_end() -> None:
     assert rows == 1.5
 
 
+def test_a_full_batch_waits_no_longer() -> None:
+    took, rows = simulate(arrived(1.0, 1.01), Rules(max_rows=2, linger_s=1.0), packs=False, pass_s=lambda _: 0.05)
+    assert took == [pytest.approx(0.05), pytest.approx(0.06)]
+    assert rows == 2
+
+
+@pytest.mark.parametrize(("packs", "seconds"), [(True, 0.1), (False, 0.18)])
+def test_what_is_packed_takes_the_time_of_its_sum(packs: bool, seconds: float) -> None:
+    came = [make_item(0, cost=1), make_item(1, cost=9)]
+    took, _ = simulate(came, Rules(), packs, lambda cost: cost / 100)
+    assert took == [pytest.approx(seconds + Rules().linger_s)] * 2
+
+
 def test_adaptive_linger_learns_that_waiting_does_not_pay() -> None:
     """Passes of no fixed part: a lone request, once two are known, goes at once."""
     took, _ = simulate(
@@ -70,6 +83,7 @@ def test_on_a_device_whose_passes_all_cost_the_same_a_linger_makes_larger_batche
     waits = compare(items, rules, False, form(items, rules, False), lambda _: 0.01, 20)
     at_tenth = {each.policy: each for each in waits if each.load == 0.1}
     assert at_tenth[Policy(20)].rows_per_pass > 1.5 * at_tenth[Policy(0)].rows_per_pass
+    assert at_tenth[Policy(20, True)].rows_per_pass > at_tenth[Policy(0)].rows_per_pass
     assert len(waits) == 3 * 6
 
 

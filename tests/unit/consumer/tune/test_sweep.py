@@ -83,6 +83,20 @@ def test_where_costs_differ_a_budget_beats_every_size() -> None:
     assert best.rows > 2
 
 
+def test_a_budget_comes_with_no_more_rows_than_it_can_hold() -> None:
+    """The window looks at a multiple of them for each batch."""
+    clock = ManualClock()
+    cells = swept(clock, Device(clock, overhead, [4, 8]), most=1024).cells
+    budgets = {cell.max_cost: cell.max_rows for cell in cells if cell.max_cost is not None}
+    assert all(cost // 4 <= rows <= cost // 2 for cost, rows in budgets.items())
+
+
+def test_a_search_that_its_time_cut_short_says_so() -> None:
+    clock = ManualClock()
+    assert swept(clock, Device(clock, overhead), seconds=1).cut
+    assert not swept(clock, Device(clock, cache)).cut
+
+
 def test_rows_of_one_cost_have_no_budget() -> None:
     clock = ManualClock()
     assert all(cell.max_cost is None for cell in swept(clock, Device(clock, overhead, [7, 7])).cells)
@@ -105,7 +119,9 @@ def test_of_nearly_equal_ones_that_with_fewer_threads_wins() -> None:
 def test_a_neighbour_that_disturbs_some_passes_changes_nothing() -> None:
     clock = ManualClock()
     device = Device(clock, lambda batch: cache(batch) * (2 if len(device.ran) % 3 == 0 else 1))
-    assert swept(clock, device).best.max_rows == 8
+    best = swept(clock, device).best
+    assert best.max_rows == 8
+    assert best.rows_per_s == pytest.approx(8 / 0.026)
 
 
 def test_candidates_take_turns() -> None:
