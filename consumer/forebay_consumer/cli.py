@@ -1,4 +1,4 @@
-"""`forebay-consumer`: run a worker, show its settings, look after its dead letters.
+"""`forebay-consumer`: run a worker, show and tune its settings, look after its dead letters.
 
 Exit codes: 0 drained after SIGTERM or SIGINT · 1 something fatal, said on standard error · 2 bad configuration or
 usage · 130 ended at once by a second signal.
@@ -18,6 +18,7 @@ from forebay_consumer.dlq.cli import dlq_app
 from forebay_consumer.errors import BadConfig, FatalError
 from forebay_consumer.logs import configure, where_raised
 from forebay_consumer.shutdown import Shutdown, Signals
+from forebay_consumer.tune.cli import tune
 
 # An error that nobody expected is told without its frames' variables: a password may be among them.
 app: Final = typer.Typer(
@@ -26,6 +27,7 @@ app: Final = typer.Typer(
 config_app: Final = typer.Typer(no_args_is_help=True, help="Look at a worker's settings.")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
+app.command("tune")(tune)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="The worker's YAML file.")]
 Overrides = Annotated[

@@ -13,7 +13,7 @@ from forebay_consumer.clock import Clock
 from forebay_consumer.errors import FatalError
 
 BUDGET_S: Final = 3.0
-_NEARLY: Final = 0.97  # of the best throughput: less than what noise makes of one measurement
+NEARLY: Final = 0.97  # of the best throughput: less than what noise makes of one measurement
 _FIRST: Final = 4  # sizes in the first round: 1, 2, 4, 8
 _FLAT: Final = 2  # sizes beyond the fastest that brought nothing: what follows brings less
 _ROUNDS: Final = 4  # once nothing larger is worth trying
@@ -44,7 +44,7 @@ class Sweep:
     @property
     def best(self) -> int:
         """The smallest size that is nearly as fast as the fastest."""
-        enough = _NEARLY * max(self.rates.values())
+        enough = NEARLY * max(self.rates.values())
         return min(size for size, rate in self.rates.items() if rate >= enough)
 
 
@@ -89,7 +89,7 @@ def _spread(rows: Sequence[tuple[Any, int]]) -> list[tuple[Any, int]]:
 def _sweep(row: Any, most: int, run: Pass, ends_s: float, clock: Clock) -> dict[int, float]:
     """The best of several rounds over all sizes: neighbours on the machine only ever add, and rarely for long."""
     took: dict[int, float] = {}  # seconds of the fastest pass
-    sizes = _doubling(most)
+    sizes = doubling(most)
     reach, rounds = min(_FIRST, len(sizes)), 0
     while rounds < _ROUNDS:
         for size in sizes[:reach]:
@@ -123,6 +123,7 @@ def _timed(batch: Sequence[Any], run: Pass, clock: Clock) -> float:
     return max(clock() - began, 1e-9)
 
 
-def _doubling(most: int) -> list[int]:
+def doubling(most: int) -> list[int]:
+    """1, 2, 4, ... and `most` itself."""
     sizes = [2**power for power in range(most.bit_length())]
     return sizes if sizes[-1] == most else [*sizes, most]
