@@ -21,7 +21,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("task", "kind"), [("feature-extraction", "encoder"), ("text-classification", "classes")], ids=["vectors", "scores"]
+    ("task", "kind"),
+    [
+        pytest.param("feature-extraction", "encoder", id="vectors"),
+        pytest.param("text-classification", "classes", id="scores", marks=pytest.mark.long),
+    ],
 )
 def test_a_compiled_model_answers_the_same(tmp_path: Path, task: str, kind: str) -> None:
     save(kind, tmp_path)
