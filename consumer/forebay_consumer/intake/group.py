@@ -53,13 +53,15 @@ _CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
         "heartbeat.interval.ms": 3_000,
     }
 )
-# A broker that restarts, a group's coordinator that moves, a transaction that is not over.
+# A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition added so lately
+# that the member which shares them out knows of it and we do not.
 _AWAY: Final = frozenset(
     [
         KafkaError._TRANSPORT,
         KafkaError._TIMED_OUT,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._WAIT_COORD,
+        KafkaError._UNKNOWN_PARTITION,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
