@@ -96,31 +96,6 @@ def test_row_27_partitions_added_while_running_are_served_from_their_beginning(
     assert {partition for partition, _ in reader.sources()} == set(range(8))
 
 
-def test_row_27_a_worker_is_given_a_partition_that_its_own_client_has_not_heard_of(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
-    """The first member shares the partitions out, and looks often; the second would look in an hour."""
-    first = pipeline.settings(kafka=LOOKS_OFTEN)
-    second = pipeline.settings(kafka={"topic.metadata.refresh.interval.ms": 3_600_000})
-    with WorkerProcess(tmp_path, first, "one") as one:
-        one.wait_serving()
-        with WorkerProcess(tmp_path, second, "two") as two:
-            two.wait_serving()
-            add_partitions(pipeline, 8)
-            pipeline.connect()
-            texts = numbered(200)
-            pipeline.send_all(texts.items())
-            reader = pipeline.reader()
-            reader.wait_for(len(texts))
-            assert any(partition >= 4 for partition in _given(two)), "the case did not come up"
-            assert two.stop() == 0
-    assert_kept(reader, texts)
-
-
-def _given(worker: WorkerProcess) -> set[int]:
-    return {int(name.rpartition("-")[2]) for line in worker.lines("assigned") for name in line["partitions"]}
-
-
 def add_partitions(pipeline: Pipeline, count: int) -> None:
     admin: Any = AdminClient({"bootstrap.servers": pipeline.bootstrap_servers})
     (added,) = admin.create_partitions([NewPartitions(pipeline.requests, count)]).values()

@@ -53,8 +53,8 @@ _CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
         "heartbeat.interval.ms": 3_000,
     }
 )
-# A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition that not every
-# broker has heard of.
+# A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition added so lately
+# that the member which shares them out knows of it and we do not.
 _AWAY: Final = frozenset(
     [
         KafkaError._TRANSPORT,
@@ -452,22 +452,11 @@ class GroupIntake:
 
     def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
         place = TopicPartition(partition.topic, partition.partition)
-
-        def look() -> tuple[int, int]:
-            try:
-                return _watermarks(consumer, place)
-            except KafkaException as raised:
-                if raised.args[0].code() != KafkaError._UNKNOWN_PARTITION:
-                    raise
-            # Added so lately that the member which shares them out knows of it, and this client does not.
-            other = make_client(Consumer, self._settings)
-            try:
-                return _watermarks(other, place)
-            finally:
-                other.close()
-
-        bounds: tuple[int, int] = self._ask(look, f"the bounds of {place.topic}-{place.partition} cannot be read: ")
-        return bounds
+        low, high = self._ask(
+            lambda: consumer.get_watermark_offsets(place, timeout=BROKER_TIMEOUT_S),
+            f"the bounds of {place.topic}-{place.partition} cannot be read: ",
+        )
+        return int(low), int(high)
 
     def _ask(self, look: Callable[[], Any], what: str) -> Any:
         """What the broker says; while it is away, again, for half of the time until the group takes us for dead."""
@@ -506,11 +495,6 @@ class GroupIntake:
         low, high = self._bounds(consumer, partition)
         self._log.info("no committed offset", action="fresh_start", partition=where, start=start)
         return low if start == "earliest" else high
-
-
-def _watermarks(consumer: Any, place: TopicPartition) -> tuple[int, int]:
-    low, high = consumer.get_watermark_offsets(place, timeout=BROKER_TIMEOUT_S)
-    return int(low), int(high)
 
 
 def _code(error: Any) -> int:
