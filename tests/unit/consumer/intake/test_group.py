@@ -144,10 +144,13 @@ def test_the_clients_end_is_the_workers_and_names_the_remedy(
 
 
 @pytest.mark.parametrize("call", ["committed", "bounds"])
-def test_a_broker_that_is_away_at_an_assignment_is_asked_again(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
     answers = {"committed": [TopicPartition("requests", 0)], "bounds": (0, 9)}
-    errors = iter([KafkaError._TRANSPORT, KafkaError.NOT_COORDINATOR, KafkaError._TIMED_OUT])
+    passing = [KafkaError._TRANSPORT, KafkaError.NOT_COORDINATOR, KafkaError._TIMED_OUT, KafkaError._UNKNOWN_PARTITION]
+    errors = iter(passing)
 
     def away() -> Any:
         if (code := next(errors, None)) is not None:
