@@ -23,7 +23,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.outcomes import Failed, Settler, split_rows
 from forebay_consumer.profile import Sizes, profile
-from forebay_consumer.profiles import Profiles
+from forebay_consumer.profile_file import Profiles
 from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
 from forebay_consumer.watchdog import Watchdog

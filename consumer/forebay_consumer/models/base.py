@@ -130,7 +130,7 @@ class TorchModel(Model):
         Raises:
             ModelUnavailable: the model cannot be compiled.
         """
-        rows = [*self.probes(), *rows]
+        rows = [*self.precision_rows(), *rows]
         if self._fast:
             reason = self._take_bfloat16(rows)
             self.precision = _name_of(self._model.dtype)
@@ -140,7 +140,7 @@ class TorchModel(Model):
         if self._compile:
             self._compile_for(rows)
 
-    def probes(self) -> Sequence[Any]:
+    def precision_rows(self) -> Sequence[Any]:
         """Raw rows, many and varied, on which another precision and compiled kernels are tried out."""
         return self.samples()
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from forebay_consumer.models import probes
+from forebay_consumer.models import precision_rows
 from forebay_consumer.models.base import Classification, check_option, is_positive, translated_memory_errors
 from forebay_consumer.models.scaling import Scaling, scaling_of
 from forebay_schemas import DecodeError, InvalidRequest, RequestError, TooLarge
@@ -113,8 +113,8 @@ class ImageClassification(Classification):
         Image.new("RGB", (224, 224), (127, 63, 191)).save(picture, "PNG")
         return (picture.getvalue(),)
 
-    def probes(self) -> Sequence[Any]:
-        return probes.pictures()
+    def precision_rows(self) -> Sequence[Any]:
+        return precision_rows.pictures()
 
 
 def _encoded(row: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Several texts in one row, kept apart in attention alone: a pass without padding.
 
 How a checkpoint wants to be told, if it can be at all, is found on its own weights: `schemes` says what might do,
-`probe.choose` tries it.
+`packing_probe.choose` tries it.
 """
 
 import inspect

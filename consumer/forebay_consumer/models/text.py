@@ -15,7 +15,7 @@ import transformers
 from transformers.utils import cached_file
 
 from forebay_consumer.errors import BadConfig, ModelUnavailable
-from forebay_consumer.models import probes
+from forebay_consumer.models import precision_rows
 from forebay_consumer.models.base import (
     Classification,
     TorchModel,
@@ -26,8 +26,8 @@ from forebay_consumer.models.base import (
 )
 from forebay_consumer.models.layout import Layout
 from forebay_consumer.models.packing import Packed, Packing, padding_index
+from forebay_consumer.models.packing_probe import Seen, choose, sample_rows
 from forebay_consumer.models.precision import scores_differ, vectors_differ
-from forebay_consumer.models.probe import Seen, choose, sample_rows
 from forebay_schemas import InvalidRequest, RequestError, TooLarge, Unsupported
 
 _UNLIMITED: Final = 1_000_000  # tokenizers without a limit say 1e30
@@ -270,8 +270,8 @@ class TextModel(TorchModel):
         texts = [self._sample(words) for words in (3, 60)]
         return [text for text in texts if not isinstance(self.preprocess([text], {})[0], RequestError)]
 
-    def probes(self) -> Sequence[Any]:
-        return probes.TEXTS
+    def precision_rows(self) -> Sequence[Any]:
+        return precision_rows.TEXTS
 
     def _sample(self, words: int) -> str:
         return " ".join(["water"] * words)
@@ -435,9 +435,9 @@ class FillMask(TextModel):
     def differ(self, exact: Any, other: Any) -> str | None:
         return scores_differ(exact.softmax(-1).cpu(), other.softmax(-1).cpu())
 
-    def probes(self) -> Sequence[Any]:
+    def precision_rows(self) -> Sequence[Any]:
         """Each text with a mask in its middle."""
-        words = [text.split() for text in probes.TEXTS]
+        words = [text.split() for text in precision_rows.TEXTS]
         mask = self._tokenizer.mask_token
         return [" ".join([*each[: len(each) // 2], mask, *each[len(each) // 2 :]]) for each in words]
 

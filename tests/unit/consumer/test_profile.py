@@ -8,7 +8,7 @@ import pytest
 
 from forebay_consumer.errors import FatalError
 from forebay_consumer.profile import BUDGET_S, Sizes, profile
-from forebay_consumer.profiles import Profiles
+from forebay_consumer.profile_file import Profiles
 from support.consumer import ManualClock
 
 

@@ -72,10 +72,10 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: no attention text by text."""
-    from forebay_consumer.models import probe
+    from forebay_consumer.models import packing_probe
     from forebay_consumer.models.packing import schemes
 
-    monkeypatch.setattr(probe, "schemes", lambda base: [scheme for scheme in schemes(base) if not scheme.apart])
+    monkeypatch.setattr(packing_probe, "schemes", lambda base: [scheme for scheme in schemes(base) if not scheme.apart])
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)

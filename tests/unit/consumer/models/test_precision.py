@@ -144,7 +144,7 @@ def test_the_precision_is_known_without_fast(loaded: Loaded, dtype: str, said: s
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_rows_to_check_it_with(loaded: Loaded, task: str) -> None:
     model: Any = loaded(task, KINDS[task])
-    assert len(model._prepared(model.probes())) >= 10
+    assert len(model._prepared(model.precision_rows())) >= 10
 
 
 @pytest.mark.parametrize(
