@@ -73,8 +73,8 @@ def profile(
         return None, sweeps
     if max_cost is None and any(sweep.cost > 1 for sweep in sweeps):
         max_cost = max(sweep.best * sweep.cost for sweep in measured)
-    # Rows of one cost do not tell how many cheaper ones are best: the bound on the cost does.
-    alike = len(sweeps) == 1 and max_cost is not None
+    # Rows of one cost do not tell how many cheaper ones are best, where there can be any: the bound on the cost does.
+    alike = len(sweeps) == 1 and sweeps[0].cost > 1 and max_cost is not None
     return Sizes(most if alike else sweeps[0].best, max_cost), sweeps
 
 

@@ -53,6 +53,10 @@ def test_rows_of_one_cost_have_a_best_number(seconds: Callable[[int, int], float
     assert Device(seconds).profile([1], most) == Sizes(rows)
 
 
+def test_a_bound_on_the_cost_that_is_given_leaves_the_best_number_of_the_cheapest_rows() -> None:
+    assert Device(cache).profile([1], 64, max_cost=32) == Sizes(8, 32)
+
+
 def test_rows_of_unlike_costs_have_a_best_cost_too() -> None:
     """A device that is fast from 512 tokens on and slower from 2,048 on."""
 
