@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forebay_consumer.record import Claim, Item, Record
+from forebay_consumer.watchdog import Watchdog
 from forebay_schemas import Envelope
 from forebay_schemas.headers import RawHeaders
 
@@ -17,6 +18,19 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class Watched(Watchdog):
+    """Notes what is armed and disarmed."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def arm(self, thread: int) -> None:
+        self.seen.append("armed")
+
+    def disarm(self, thread: int) -> None:
+        self.seen.append("off")
 
 
 def make_record(
@@ -55,4 +69,4 @@ def make_item(
     made = make_record(offset, **record)
     made.rows = rows
     values = prepared if prepared is not None else [f"{offset}.{row}" for row in range(rows)]
-    return Item(made, Envelope(str(offset)), values, cost, parameters or {}, key, total_cost=total_cost)
+    return Item(made, Envelope(str(offset)), values, cost, total_cost or rows * cost, parameters or {}, key)

@@ -23,10 +23,9 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.profile import Sizes
 from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
-from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_schemas import Code, InvalidRequest
-from support.consumer import ManualClock, make_item
+from support.consumer import ManualClock, Watched, make_item
 
 
 class Answering(Model):
@@ -61,9 +60,8 @@ class Bench:
         self.clock = ManualClock(1000.0)
         self.metrics = Metrics()
         self.published: list[Outcome] = []
-        self.timer: list[str] = []
+        self.dog = Watched()
         self.feed = Feed(Window(rules), lambda _claim: True, self.clock)
-        dog = Watchdog(60.0, Alarm(lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), self.clock))
         self.instance = Instance(
             0,
             "cpu",
@@ -71,7 +69,7 @@ class Bench:
             self.feed,
             self._publish,
             self.metrics,
-            dog,
+            self.dog,
             Retries(attempts, pause=self.clock.advance, chance=lambda: 0.0),
             Breaker(window=8, share=0.5),
             Expiry(ttl_s, self.clock),
@@ -121,12 +119,12 @@ def test_every_item_gets_its_own_rows_back() -> None:
 def test_each_pass_is_watched_and_nothing_is_left_armed() -> None:
     bench = Bench(failing(ValueError()))
     bench.run(make_item(0), make_item(1))
-    assert bench.timer == ["armed", "off"] * 3
+    assert bench.dog.seen == ["armed", "off"] * 3
 
 
 def test_a_pass_is_watched_while_it_runs() -> None:
     seen: list[list[str]] = []
-    bench = Bench(Answering(lambda _rows: seen.append(list(bench.timer))))
+    bench = Bench(Answering(lambda _rows: seen.append(list(bench.dog.seen))))
     bench.run(make_item(0))
     assert seen == [["armed"]]
 
@@ -136,7 +134,7 @@ def test_loading_and_warming_up_are_not_watched() -> None:
     bench.instance.load()
     bench.instance.warm_up(lambda _model: ["sample"], [1, 2], 1)
     assert bench.metric("warmup_passes_total") == 2
-    assert bench.timer == []
+    assert bench.dog.seen == []
 
 
 class Settling(Answering):
@@ -268,7 +266,7 @@ def test_a_fatal_error_answers_nobody(error: Exception, kind: type[Exception]) -
     with pytest.raises(kind):
         bench.run(make_item(0), make_item(1))
     assert bench.published == []
-    assert bench.timer == ["armed", "off"]
+    assert bench.dog.seen == ["armed", "off"]
 
 
 def test_when_nearly_all_fail_the_worker_ends_before_a_batch_of_theirs_is_answered() -> None:

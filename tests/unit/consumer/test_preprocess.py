@@ -19,11 +19,10 @@ from forebay_consumer.model import Model
 from forebay_consumer.preprocess import Preprocess, Preprocessor
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
-from forebay_consumer.watchdog import Alarm, Watchdog
 from forebay_consumer.window import Rules, Window
 from forebay_schemas import Code, DecodeError, RequestError, TooLarge, Unsupported
 from forebay_schemas import Model as Served
-from support.consumer import ManualClock, make_record
+from support.consumer import ManualClock, Watched, make_record
 
 
 def any_claim(_claim: Claim) -> bool:
@@ -436,8 +435,7 @@ class Stage:
         self.published: list[Outcome] = []
         self.given_up: list[tuple[int, str]] = []
         self.model = model or Upper()
-        self.timer: list[str] = []
-        alarm = Alarm(lambda _s: self.timer.append("armed"), lambda: self.timer.append("off"), ManualClock())
+        self.dog = Watched()
         self.stage = Preprocess(
             Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 10_000),
             Feed(self.window, feed_takes, ManualClock()),
@@ -449,7 +447,7 @@ class Stage:
             self.failure,
             threads,
             chunk,
-            Watchdog(60.0, alarm),
+            self.dog,
             ManualClock(),
         )
 
@@ -484,7 +482,7 @@ def test_the_stage_prepares_chunk_by_chunk() -> None:
 def test_every_chunk_is_watched_while_it_is_prepared(error: Exception | None) -> None:
     stage = Stage(Upper(bad=error) if error else None)
     stage.run(make_record(0, value=b"bad" if error else b"text"))
-    assert stage.timer == ["armed", "off"]
+    assert stage.dog.seen == ["armed", "off"]
 
 
 def test_the_stage_counts_the_rows_of_what_it_decoded() -> None:

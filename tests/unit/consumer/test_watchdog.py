@@ -1,22 +1,27 @@
-"""The timer that ends the process stands at the earliest deadline of all passes that run."""
+"""The timer that ends the process stands beyond the limit of all that runs, and is put off as long as it is kept."""
 
 import threading
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_consumer.watchdog import Alarm, Watchdog
+from forebay_consumer.watchdog import Alarm, Watchdog, spare_s
 from support.consumer import ManualClock
+
+LIMIT_S = 10.0
+SPARE_S = spare_s(LIMIT_S)
 
 
 class Timer:
-    """What `faulthandler` would do, on a clock that the test turns."""
+    """What `faulthandler` would do, on a clock that the test turns, which also calls for the looks."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.due_s: float | None = None
         self.starts = 0
-        self.alarm = Alarm(self.start, self.cancel, self.clock)
+        self.keepers: list[Callable[[], None]] = []
+        self.alarm = Alarm(self.start, self.cancel, self.clock, self.keepers.append)
 
     def start(self, seconds: float) -> None:
         assert seconds > 0
@@ -26,78 +31,92 @@ class Timer:
     def cancel(self) -> None:
         self.due_s = None
 
-    def watchdog(self, limit_s: float | None = 10.0) -> Watchdog:
+    @property
+    def off(self) -> bool:
+        return self.due_s is None
+
+    def watchdog(self, limit_s: float | None = LIMIT_S) -> Watchdog:
         return Watchdog(limit_s, self.alarm)
 
 
-def test_a_pass_that_ends_in_time_leaves_no_timer() -> None:
+def test_spare_is_a_quarter_of_the_limit_and_a_second_at_most() -> None:
+    assert [spare_s(limit) for limit in (0.4, 4.0, 60.0)] == [0.1, 1.0, 1.0]
+
+
+def test_work_that_ends_in_time_leaves_a_timer_only_until_the_next_look() -> None:
     timer = Timer()
     dog = timer.watchdog()
     dog.arm(0)
-    assert timer.due_s == 10.0
+    assert timer.due_s == LIMIT_S + 2 * SPARE_S
     timer.clock.advance(9.0)
     dog.disarm(0)
-    assert timer.due_s is None
-
-
-def test_the_pass_that_began_first_counts_and_then_the_next() -> None:
-    timer = Timer()
-    dog = timer.watchdog()
-    for instance in range(3):
-        dog.arm(instance)
-        timer.clock.advance(1.0)
-    assert timer.due_s == 10.0
-    dog.disarm(0)
-    assert timer.due_s == 11.0
-    dog.disarm(2)
-    assert timer.due_s == 11.0
-    dog.disarm(1)
-    assert timer.due_s is None
-
-
-def test_every_pass_has_the_whole_limit() -> None:
-    timer = Timer()
-    dog = timer.watchdog()
-    for began in (0.0, 7.0, 14.0):
-        timer.clock.now = began
-        dog.arm(0)
-        assert timer.due_s == began + 10.0
-        dog.disarm(0)
-
-
-def test_the_timer_is_left_alone_while_the_earliest_pass_is_the_same() -> None:
-    timer = Timer()
-    dog = timer.watchdog()
+    assert timer.alarm.look() is None
+    assert timer.off
     dog.arm(0)
+    assert timer.due_s == 9.0 + LIMIT_S + 2 * SPARE_S
+
+
+def test_many_short_pieces_of_work_set_the_timer_once() -> None:
+    timer = Timer()
+    dog = timer.watchdog()
     for _ in range(100):
-        timer.clock.advance(0.01)
-        dog.arm(1)
-        dog.disarm(1)
+        dog.arm(0)
+        timer.clock.advance(0.005)
+        dog.disarm(0)
     assert timer.starts == 1
+    assert len(timer.keepers) == 1
 
 
-def test_a_deadline_that_is_over_when_it_becomes_the_earliest_ends_the_process_at_once() -> None:
+def test_a_look_puts_the_timer_off_and_says_when_to_look_again() -> None:
     timer = Timer()
     dog = timer.watchdog()
     dog.arm(0)
+    timer.clock.advance(SPARE_S)
+    assert timer.alarm.look() == SPARE_S
+    assert timer.due_s == SPARE_S + LIMIT_S + 2 * SPARE_S
+    timer.clock.now = LIMIT_S - 0.25
+    assert timer.alarm.look() == 0.25
+
+
+def test_the_moment_a_limit_is_over_ends_the_process_whatever_else_begins_or_ends() -> None:
+    timer = Timer()
+    dog = timer.watchdog()
+    dog.arm(0)
+    timer.clock.advance(5.0)
     dog.arm(1)
-    timer.clock.advance(11.0)
-    dog.disarm(0)
+    timer.clock.advance(5.0)
+    timer.alarm.look()
     assert timer.due_s is not None
+    assert timer.due_s - timer.clock.now < 0.01
+    due = timer.due_s
+    dog.arm(2)
+    dog.disarm(0)
+    assert timer.due_s == due
+
+
+def test_of_two_limits_the_longer_holds_for_the_timer_and_the_shorter_for_the_looks() -> None:
+    timer = Timer()
+    passes, chunks = timer.watchdog(LIMIT_S), timer.watchdog(2.0)
+    passes.arm(0)
+    chunks.arm(0)
+    assert timer.due_s == LIMIT_S + 2 * SPARE_S
+    assert timer.alarm.look() == spare_s(2.0)
+    timer.clock.advance(2.0)
+    chunks.disarm(0)
+    timer.alarm.look()
+    assert timer.due_s > timer.clock.now + LIMIT_S
+    chunks.arm(0)
+    timer.clock.advance(2.0)
+    timer.alarm.look()
     assert timer.due_s - timer.clock.now < 0.01
 
 
-def test_two_kinds_of_work_have_limits_of_their_own_and_do_not_disarm_each_other() -> None:
+def test_a_longer_limit_than_the_timer_stands_for_moves_it() -> None:
     timer = Timer()
-    passes, chunks = timer.watchdog(10.0), timer.watchdog(3.0)
-    passes.arm(0)
+    chunks, passes = timer.watchdog(2.0), timer.watchdog(LIMIT_S)
     chunks.arm(0)
-    assert timer.due_s == 3.0
-    chunks.disarm(0)
-    assert timer.due_s == 10.0
-    chunks.disarm(0)
-    passes.disarm(0)
-    assert timer.due_s is None
+    passes.arm(0)
+    assert timer.due_s == LIMIT_S + 2 * SPARE_S
 
 
 def test_without_a_limit_there_is_no_timer() -> None:
@@ -112,55 +131,60 @@ def test_where_no_timer_can_be_started_the_pass_is_run_all_the_same() -> None:
     def refuse(_seconds: float) -> None:
         raise RuntimeError("unable to start watchdog thread")
 
-    dog = Watchdog(10.0, Alarm(refuse, lambda: None, ManualClock()))
+    dog = Watchdog(LIMIT_S, Alarm(refuse, lambda: None, ManualClock(), lambda _: None))
     dog.arm(0)
     dog.disarm(0)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["arm", "disarm"]), st.integers(0, 3), st.floats(0.01, 2.0)), max_size=60))
-def test_the_timer_always_stands_at_the_earliest_deadline(steps: list[tuple[str, int, float]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["arm", "disarm", "look"]), st.integers(0, 3), st.floats(0.01, 2.0))))
+def test_it_never_ends_what_keeps_its_limit_and_always_what_does_not(steps: list[tuple[str, int, float]]) -> None:
     timer = Timer()
-    dog = timer.watchdog()
+    dogs = [timer.watchdog(limit) for limit in (1.0, 1.0, 4.0, LIMIT_S)]
+    limits = (1.0, 1.0, 4.0, LIMIT_S)
     running: dict[int, float] = {}
-    for step, instance, later in steps:
+    for step, number, later in steps:
+        now = timer.clock.now
         if step == "arm":
-            dog.arm(instance)
-            running[instance] = timer.clock.now + 10.0
+            dogs[number].arm(0)
+            running[number] = now + limits[number]
+        elif step == "disarm":
+            dogs[number].disarm(0)
+            running.pop(number, None)
         else:
-            dog.disarm(instance)
-            running.pop(instance, None)
-        earliest = min(running.values(), default=None)
-        if earliest is None:
-            assert timer.due_s is None
-        else:
+            timer.alarm.look()
+            if running and min(running.values()) <= now:
+                assert timer.due_s is not None
+                assert timer.due_s - now < 0.01
+                return
+            if not running:
+                assert timer.due_s is None
+        for of, deadline in running.items():
             assert timer.due_s is not None
-            assert abs(timer.due_s - max(earliest, timer.clock.now)) < 0.01 or timer.due_s < timer.clock.now
+            assert deadline + spare_s(limits[of]) - 1e-9 <= timer.due_s <= now + LIMIT_S + 2 * SPARE_S + 1e-9
         timer.clock.advance(later)
 
 
-def test_one_instance_waits_while_another_sets_the_timer() -> None:
-    told: list[str] = []
-    entered, release = threading.Event(), threading.Event()
+def test_the_keeper_ends_what_is_over_and_rests_while_nothing_runs() -> None:
+    ended = threading.Event()
+    starts: list[float] = []
 
-    def start(_seconds: float) -> None:
-        entered.set()
-        release.wait(60)
-        told.append("started")
+    def start(seconds: float) -> None:
+        starts.append(seconds)
+        if seconds < 0.01:
+            ended.set()
 
-    dog = Watchdog(10.0, Alarm(start, lambda: told.append("cancelled"), ManualClock()))
-    arming = threading.Thread(target=dog.arm, args=(0,))
-    disarming = threading.Thread(target=dog.disarm, args=(0,))
-    arming.start()
-    assert entered.wait(60)
-    disarming.start()
-    disarming.join(0.2)  # time enough for it to do wrong
-    release.set()
-    arming.join()
-    disarming.join()
-    assert told == ["started", "cancelled"]
+    cancelled = threading.Event()
+    alarm = Alarm(start, cancelled.set)
+    patient = Watchdog(60.0, alarm)
+    patient.arm(0)
+    patient.disarm(0)
+    assert cancelled.wait(60)
+    assert not ended.is_set()
+    Watchdog(0.2, alarm).arm(0)
+    assert ended.wait(60)
 
 
-def test_instances_may_arm_it_at_the_same_time() -> None:
+def test_pieces_of_work_may_begin_and_end_at_the_same_time() -> None:
     timer = Timer()
     dog = timer.watchdog()
 
@@ -174,4 +198,6 @@ def test_instances_may_arm_it_at_the_same_time() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    timer.alarm.look()
     assert timer.due_s is None
+    assert timer.starts == 1
