@@ -1,11 +1,12 @@
 """The window with its lock: preprocess puts items in, free instances pull batches out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.record import Claim, Item
-from forebay_consumer.window import NO_ENDS, Batch, Window
+from forebay_consumer.window import NO_ENDS, Batch, Window, claim_of
 
 
 class Feed:
@@ -41,10 +42,10 @@ class Feed:
         with self._changed:
             kept: list[Item] = []
             refused: list[Item] = []
-            takes = {claim: self._takes(claim) for claim in {item.record.claim for item in items}}
-            for item in items:
+            for claim, of_claim in groupby(items, claim_of):
+                (kept if self._takes(claim) else refused).extend(of_claim)
+            for item in kept:
                 item.ready_s = now
-                (kept if takes[item.record.claim] else refused).append(item)
             self._window.add(kept)
             self._changed.notify_all()
         return refused

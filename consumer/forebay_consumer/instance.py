@@ -208,21 +208,24 @@ class Instance:
         finally:
             self._watchdog.disarm(self._number)
         forward_ms, size = _ms(forward_s), len(rows)
-        preprocess_s = ready_s = preprocess_ms = linger_ms = -1.0
+        precision = self._model.precision
+        queue_s: float | None = -1.0
+        preprocess_s = ready_s = -1.0
+        timing: dict[str, float] = {}
         successes = []
         for item, share in zip(items, split_rows(outputs, items), strict=True):
             record = item.record
-            if item.preprocess_s != preprocess_s or item.ready_s != ready_s:  # both are of the item's chunk
-                preprocess_s, ready_s = item.preprocess_s, item.ready_s
-                preprocess_ms, linger_ms = _ms(preprocess_s), _ms(self._taken_s - ready_s)
-            timing = {
-                "queue_ms": _ms(record.queue_s or 0.0),
-                "preprocess_ms": preprocess_ms,
-                "linger_ms": linger_ms,
-                "forward_ms": forward_ms,
-                "batch_size": size,
-            }
-            successes.append(Success(record, item.envelope, share, timing, self._model.precision))
+            # Those of one chunk with the same timestamp share their times, and with them the object: see `Writer`.
+            if item.ready_s != ready_s or record.queue_s != queue_s or item.preprocess_s != preprocess_s:
+                queue_s, preprocess_s, ready_s = record.queue_s, item.preprocess_s, item.ready_s
+                timing = {
+                    "queue_ms": _ms(queue_s or 0.0),
+                    "preprocess_ms": _ms(preprocess_s),
+                    "linger_ms": _ms(self._taken_s - ready_s),
+                    "forward_ms": forward_ms,
+                    "batch_size": size,
+                }
+            successes.append(Success(record, item.envelope, share, timing, precision))
         return successes
 
     def _pass(self, rows: Sequence[Any], parameters: Any) -> tuple[Sequence[Any], float]:

@@ -140,23 +140,26 @@ class Ledger:
         Returns:
             Those that nobody has answered yet.
         """
-        unanswered = []
+        unanswered: list[Record] = []
         with self._changed:
-            for record in records:
-                partition = self._partitions.get(record.claim)
+            for claim, of_claim in groupby(records, _claim):
+                partition = self._partitions.get(claim)
                 if partition is None:
                     continue
-                partition.open.append(record.offset)
-                partition.uncovered.append(record.offset)
-                self._uncovered += 1
-                if partition.answered and partition.was_answered(record.offset):
-                    partition.done.add(record.offset)
+                taken = list(of_claim)
+                offsets = [record.offset for record in taken]
+                partition.open.extend(offsets)
+                partition.uncovered.extend(offsets)
+                self._uncovered += len(offsets)
+                partition.position = taken[-1].next_offset
+                if partition.answered:
+                    known = {offset for offset in offsets if partition.was_answered(offset)}
+                    taken = [record for record in taken if record.offset not in known]
+                    partition.done |= known
                     if not self._transactional:
                         partition.settle()
-                else:
-                    partition.in_flight += 1
-                    unanswered.append(record)
-                partition.position = record.next_offset
+                partition.in_flight += len(taken)
+                unanswered += taken
         return unanswered
 
     def advance(self, claim: Claim, position: int) -> None:

@@ -10,10 +10,11 @@ import forebay_schemas as schemas
 from forebay_consumer import dead_letters
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError
-from forebay_consumer.record import Fault, Outcome, Success
+from forebay_consumer.record import Claim, Fault, Outcome, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
-from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE
+from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE, WireHeaders
+from forebay_schemas.reply import encoded, shared_headers
 
 _MOST_CUTS: Final = 2
 _ECHOED: Final = frozenset([CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE])
@@ -71,6 +72,12 @@ class Writer:
         self._served = served
         self._origin = origin
         self._clock = clock
+        # Of the last result; the next one mostly shares them.
+        self._claim: Claim | None = None
+        self._shared: WireHeaders = []
+        self._timing: Mapping[str, float] = {}
+        self._encoded: Any = encoded(self._timing)
+        self._model = served
         self._log = structlog.get_logger()
 
     @property
@@ -111,10 +118,15 @@ class Writer:
 
     def _result(self, outcome: Success) -> Message:
         envelope = outcome.envelope
-        # Of the copy that ran it: copies on unlike devices may compute in unlike precisions.
-        model = self._served if outcome.dtype is None else replace(self._served, dtype=outcome.dtype)
-        value = schemas.result_body(envelope, model, outcome.outputs, outcome.timing)
-        return self._reply(Owed(outcome, None, 1, self._clock()), value, None)
+        if outcome.dtype != self._model.dtype:
+            # Of the copy that ran it: copies on unlike devices may compute in unlike precisions.
+            self._model = replace(self._served, dtype=outcome.dtype)
+        if outcome.timing is not self._timing:
+            self._timing, self._encoded = outcome.timing, encoded(outcome.timing)
+        if outcome.record.claim is not self._claim:
+            self._claim, self._shared = outcome.record.claim, shared_headers(outcome.record, self._served, None)
+        value = schemas.result_body(envelope, self._model, outcome.outputs, self._encoded)
+        return self._reply(Owed(outcome, None, 1, self._clock()), value, None, self._shared)
 
     def _error(self, fault: Fault) -> list[Message]:
         kept = self.keeps(fault.code)
@@ -128,9 +140,9 @@ class Writer:
             messages.append(letter)
         return messages
 
-    def _reply(self, owed: Owed, value: bytes, code: Code | None) -> Message:
-        envelope, record = owed.outcome.envelope, owed.record
-        headers = schemas.reply_headers(envelope, record, self._served, code)
+    def _reply(self, owed: Owed, value: bytes, code: Code | None, shared: WireHeaders | None = None) -> Message:
+        envelope = owed.outcome.envelope
+        headers = schemas.reply_headers(envelope, owed.record, self._served, code, shared)
         topic = self._routes.resolve_or_default(envelope.reply_topic)
         message = Message(owed, topic, envelope.id, value, headers)
         if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):

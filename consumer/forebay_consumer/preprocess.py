@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -44,6 +46,7 @@ class NoSuchReplyTopic(InvalidRequest):
 
 
 _Decoded = tuple[Record, Envelope, Content]
+_claim = attrgetter("claim")
 _REFUSED: Final = 0  # in place of the cost of a row that the model refused
 
 
@@ -97,14 +100,16 @@ class Preprocessor:
             envelope, content = self._read(record)
             try:
                 content = self._admit(record, envelope, content)
-                key = _parameters_key(content.parameters)
+                key = _parameters_key(content.parameters) if content.parameters else b""
             except RequestError as error:
                 forget_frames(error)
                 if isinstance(error, NoSuchReplyTopic):
                     envelope = envelope._replace(reply_topic=None, reply_partition=None)
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
                 continue
-            groups.setdefault(key, []).append((record, envelope, content))
+            if key not in groups:
+                groups[key] = []
+            groups[key].append((record, envelope, content))
         items: list[Item] = []
         for key, group in groups.items():
             self._prepare(key, group, items, faults)
@@ -174,7 +179,9 @@ class Preprocessor:
             end = start + len(content.inputs)
             rows, of_rows = prepared[start:end], costs[start:end]
             start = end
-            if _REFUSED in of_rows:
+            if len(of_rows) == 1 and (cost := of_rows[0]) != _REFUSED and not record.alone:  # nearly always
+                items.append(Item(record, envelope, rows, cost, cost, content.parameters, key))
+            elif _REFUSED in of_rows:
                 index = of_rows.index(_REFUSED)
                 refusal = rows[index]
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
@@ -182,17 +189,7 @@ class Preprocessor:
             else:
                 # A key of its own keeps it out of every other's pass.
                 company = (key, record.claim, record.offset) if record.alone else key
-                items.append(
-                    Item(
-                        record,
-                        envelope,
-                        rows,
-                        max(of_rows),
-                        content.parameters,
-                        company,
-                        total_cost=sum(of_rows),
-                    )
-                )
+                items.append(Item(record, envelope, rows, max(of_rows), sum(of_rows), content.parameters, company))
 
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
@@ -221,9 +218,9 @@ class Preprocessor:
 
 
 def _parameters_key(parameters: Mapping[str, Any]) -> bytes:
-    """Equal for equal parameters; empty for none."""
+    """Equal for equal parameters, and never empty."""
     try:
-        return orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS) if parameters else b""
+        return orjson.dumps(parameters, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # orjson reads deeper than it writes
         raise InvalidRequest("body parameters: nested too deeply") from None
 
@@ -288,9 +285,8 @@ class Preprocess:
             started = self._clock()
             kept: list[Record] = []
             gone: list[Record] = []
-            takes = {claim: self._takes(claim) for claim in {record.claim for record in records}}
-            for record in records:  # asked once: the answer may change in between
-                (kept if takes[record.claim] else gone).append(record)
+            for claim, of_claim in groupby(records, _claim):
+                (kept if self._takes(claim) else gone).extend(of_claim)
             self._give_up(gone, "revoked")
             records = kept
             self._watchdog.arm(thread)

@@ -69,7 +69,7 @@ class Item:
     Attributes:
         rows: prepared rows, as the model's `preprocess` gave them; at least one.
         cost: the largest cost among the rows.
-        total_cost: the cost of all rows together; of rows of equal cost unless it is given.
+        total_cost: the cost of all rows together.
         key: only items with an equal key may share a batch.
         ready_s: monotonic time at which it entered the window.
         preprocess_s: seconds from its chunk's pick-up until the whole chunk was prepared: what the request waited.
@@ -79,14 +79,11 @@ class Item:
     envelope: Envelope
     rows: Sequence[Any]
     cost: int
+    total_cost: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
     key: Hashable = None
     ready_s: float = 0.0
     preprocess_s: float = 0.0
-    total_cost: int = 0
-
-    def __post_init__(self) -> None:
-        self.total_cost = self.total_cost or len(self.rows) * self.cost
 
 
 @dataclass(slots=True, eq=False)

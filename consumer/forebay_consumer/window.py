@@ -5,12 +5,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from forebay_consumer.company import Company
 from forebay_consumer.record import Claim, Item
 
 NO_ENDS: Final[Mapping[Claim, int]] = {}
+claim_of: Final = attrgetter("record.claim")
 
 
 class Trigger(StrEnum):
@@ -90,12 +93,11 @@ class Window:
     def add(self, items: Sequence[Item]) -> None:
         if items and self._company is not None:
             self._company.came(items[0].ready_s, len(items), sum([item.total_cost for item in items]))
-        for item in items:
-            self._waiting.append(item)
-            self._rows += len(item.rows)
-            record = item.record
-            if self._reached.get(record.claim, 0) <= record.offset:
-                self._reached[record.claim] = record.offset + 1
+        self._waiting.extend(items)
+        self._rows += sum([len(item.rows) for item in items])
+        for claim, of_claim in groupby(items, claim_of):
+            past = max([item.record.offset for item in of_claim]) + 1
+            self._reached[claim] = max(past, self._reached.get(claim, 0))
 
     def ran(self, batch: Batch, seconds: float) -> None:
         """So long took a batch, from `take` until it was over, without an error."""

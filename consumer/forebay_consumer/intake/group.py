@@ -19,7 +19,7 @@ from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import POLL_S, Listener, Snapshot, Start
-from forebay_consumer.intake.message import read_record
+from forebay_consumer.intake.message import read_records
 from forebay_consumer.kafka_settings import consumer_settings, make_client
 from forebay_consumer.progress import Commit, decode
 from forebay_consumer.reachable import Reachable
@@ -244,7 +244,7 @@ class GroupIntake:
             for claim, found in polled.items():
                 lagging = self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > found[-1].offset() + 1
                 waited = behind or lagging
-                records += [read_record(message, claim, now, now_wall, waited) for message in found]
+                records += read_records(found, claim, now, now_wall, waited)
             size = sum([record.size for record in records]) / len(records)
             self._mean_size = max(size, 0.9 * self._mean_size + 0.1 * size)
         return records

@@ -25,7 +25,7 @@ from forebay_consumer.deliveries import LockKeeper, answered_from, runs_alone
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import POLL_S, Snapshot
-from forebay_consumer.intake.message import read_record
+from forebay_consumer.intake.message import read_records
 from forebay_consumer.intake.share_group import CLOSES_AT, Terms, Wishes, settle
 from forebay_consumer.kafka_settings import admin_settings, consumer_settings, make_client
 from forebay_consumer.locks import End, Ended, Locks
@@ -261,7 +261,8 @@ class ShareIntake:
         waited = len(found) >= self._max_rows  # there was more than we asked for: it has waited already
         records = []
         for message in found:
-            record = read_record(message, Claim(message.topic(), message.partition(), epoch), now, now_wall, waited)
+            claim = Claim(message.topic(), message.partition(), epoch)
+            [record] = read_records([message], claim, now, now_wall, waited)
             record.delivery = message.delivery_count() or 1
             record.last = record.delivery >= answered_from(limit)
             record.alone = runs_alone(record.delivery, limit)

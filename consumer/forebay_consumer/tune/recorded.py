@@ -140,9 +140,9 @@ def prepare_samples(rows: Sequence[Any], model: Model) -> Prepared:
         with translated():
             prepared = model.preprocess(rows, {})
             good = [
-                Item(_record(number, b"", None), Envelope(str(number)), [row], max(1, model.cost(row)), key=b"")
+                Item(_record(number, b"", None), Envelope(str(number)), [row], cost, cost, key=b"")
                 for number, row in enumerate(prepared)
-                if not isinstance(row, RequestError)
+                if not isinstance(row, RequestError) and (cost := max(1, model.cost(row)))
             ]
     except FatalError:
         raise

@@ -1,5 +1,7 @@
 """What is sent for a message that is too large."""
 
+from dataclasses import replace
+
 import pytest
 
 from forebay_consumer.errors import FatalError
@@ -24,6 +26,21 @@ def test_a_result_names_the_precision_of_the_copy_that_ran_it(dtype: str | None)
     found = read_reply(message.key, message.value, None)
     assert isinstance(found, Result)
     assert found.model == Model("m", "3", dtype)
+
+
+def test_results_that_follow_one_another_each_tell_their_own() -> None:
+    """What the last one had is kept, and must not be told of the next."""
+    writer = Writer(Routes(["replies"]), None, Model("m"), {})
+    timings = [{"forward_ms": 1.0}, {"forward_ms": 2.0}]
+    places = [make_record(topic=topic, partition=partition) for topic in ("a", "b") for partition in (0, 1)]
+    for number in range(64):
+        timing, dtype, place = timings[number & 1], ("float32", None)[number >> 1 & 1], places[number >> 2 & 3]
+        record = replace(place, offset=number)
+        (message,) = writer.messages(Success(record, read_request(record)[0], [number], timing, dtype))
+        found = read_reply(message.key, message.value, [(name, str(value).encode()) for name, value in message.headers])
+        assert isinstance(found, Result)
+        assert (found.outputs, found.timing, found.model.dtype) == ([number], timing, dtype)
+        assert found.source == (place.topic, place.partition, number)
 
 
 def names(message: Message) -> set[str]:

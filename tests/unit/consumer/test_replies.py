@@ -48,7 +48,9 @@ class FakeProducer:
         self._ended = False
         self._told = False
 
-    def produce(self, topic: str, *, key: str, on_delivery: Callable[[Any, Any], None], **_: Any) -> None:
+    def produce(
+        self, topic: str, value: bytes, key: str, partition: int, on_delivery: Callable[[Any, Any], None], **_: Any
+    ) -> None:
         if self._ended:
             raise KafkaException(KafkaError(KafkaError._FATAL))
         if len(self._waiting) == self._room:

@@ -190,6 +190,24 @@ def test_the_decoder_accepts_a_body_when_the_schema_and_the_rules_beyond_it_do(b
     assert isinstance(content, Content) == expected, (content, errors)
 
 
+@settings(max_examples=500)
+@given(st.fixed_dictionaries({"id": st.none() | TEXTS, "inputs": st.lists(ROWS, max_size=3) | SCALARS}) | mutated())
+@example({"id": "a" * 65, "inputs": ["水"]})
+@example({"id": "水" * 86, "inputs": ["a"]})
+@example({"id": "\u2028", "inputs": ["a"]})
+@example({"id": "", "inputs": ["a"]})
+@example({"id": "a", "inputs": []})
+@example({"id": "a", "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]})
+@example({"id": "a", "inputs": [1, {"text": "a"}]})
+def test_parameters_of_null_change_nothing(body: dict[str, Any]) -> None:
+    """The most frequent kind of body is read by a path of its own, which it leaves with a third key."""
+    assume("parameters" not in body)
+    envelope, content = read_body(body)
+    again, expected = read_body({**body, "parameters": None})
+    assert envelope == again
+    assert content == expected or (str(content), type(content)) == (str(expected), type(expected))
+
+
 @settings(max_examples=300)
 @given(bodies())
 def test_an_accepted_body_has_a_row_for_each_input(body: dict[str, Any]) -> None:
