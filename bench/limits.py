@@ -4,7 +4,8 @@
 what the model says to some rows, `passes T1 float32 COUNT SIZES` the seconds of one pass at each batch size.
 
 T1 in four ways: one at a time; batches of 32 in order of arrival; sorted, cut by a token budget; packed, several texts
-in one row of at most 256 tokens, in order of arrival. T2 and T3 have rows of one size: only the batch size differs.
+in one row of at most 256 tokens, in order of arrival. T2 and T3 have rows of one size: only the batch size differs. T1
+and T2 also by the model class that Forebay brings, without anything else of Forebay around it.
 """
 
 import json
@@ -25,6 +26,7 @@ from bench.measure import MODEL_CORE, pin
 BUDGET: Final = 1024
 ROW_TOKENS: Final = 256
 WINDOW: Final = 32
+OWN: Final = {"T1": WINDOW, "T2": 8}
 Row = dict[str, Any]
 Way = tuple[str, Callable[[reference.Runner, Sequence[Any]], None]]
 
@@ -41,7 +43,7 @@ def main() -> None:
     elif what == "passes":
         print(json.dumps(passes(runner, rows, [int(size) for size in sys.argv[5].split(",")])))
     else:
-        print(json.dumps(loops(load, runner, rows)))
+        print(json.dumps(loops(load, dtype, runner, rows)))
 
 
 def passes(runner: reference.Runner, rows: Sequence[Any], sizes: Sequence[int]) -> Row:
@@ -56,9 +58,37 @@ def passes(runner: reference.Runner, rows: Sequence[Any], sizes: Sequence[int]) 
     return {str(size): statistics.median(found) for size, found in seconds.items()}
 
 
-def loops(load: str, runner: reference.Runner, rows: Sequence[Any]) -> list[Row]:
+def loops(load: str, dtype: str, runner: reference.Runner, rows: Sequence[Any]) -> list[Row]:
     runner.run(rows[:4])
-    return [timed(name, way, runner, rows) for name, way in WAYS[load]]
+    found = [timed(name, way, runner, rows) for name, way in WAYS[load]]
+    if load in OWN:
+        size, own = OWN[load], own_model(load, checkpoint(load), dtype)
+        own(rows[:size])
+
+        def by_own(_: reference.Runner, rows: Sequence[Any]) -> None:
+            for start in range(0, len(rows), size):
+                own(rows[start : start + size])
+
+        found.append(timed(f"model alone, Forebay's class, {size} at a time", by_own, runner, rows))
+    return found
+
+
+def own_model(load: str, path: str, dtype: str) -> Callable[[Sequence[Any]], Any]:
+    """One pass of Forebay's own model class, from rows to JSON-ready answers."""
+    import structlog
+
+    from forebay_consumer.models.image import ImageClassification
+    from forebay_consumer.models.text import FeatureExtraction
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the figures go to the other
+    model = (FeatureExtraction if load == "T1" else ImageClassification)(path=path, dtype=dtype, threads=1)
+    model.load("cpu")
+
+    def run(rows: Sequence[Any]) -> Any:
+        prepared = model.preprocess(rows, {})
+        return model.postprocess(model.forward(model.collate(prepared)), prepared, {})
+
+    return run
 
 
 def timed(name: str, way: Callable[[reference.Runner, Sequence[Any]], None], runner: Any, rows: Sequence[Any]) -> Row:

@@ -78,6 +78,8 @@ def main(
                     if load == "T3":
                         session.kafka_alone(PEERS["forebay"], {"repeat": repeat})
                     for name in names:
+                        if not PEERS[name].takes(load, dtype):
+                            continue
                         log.say(f"repeat {repeat + 1} of {repeats}: {load} {dtype}: {name}")
                         closed = IN_FLIGHT if dtype == "float32" else (64,)
                         session.measure(PEERS[name], load, dtype, closed, {"repeat": repeat})

@@ -133,7 +133,7 @@ class Session:
         """One contender with one load: its rows, or one row that says why there are none."""
         about = {**common, "peer": peer.name, "load": load, "dtype": dtype}
         try:
-            with self.asked(peer, self.work(load, dtype)) as (driver, tree):
+            with self.asked(peer, self.work(load, peer.computes_in(dtype))) as (driver, tree):
                 driver.closed(Plan(16, 64 if load == "T3" else 16))  # warm
                 for in_flight in closed:
                     found = self.closed(driver, tree, self.size.plan(load, in_flight))

@@ -5,13 +5,14 @@ from typing import Final
 from bench.peers.base import Peer
 from bench.peers.consumers import Batch, Naive
 from bench.peers.flask_redis import FlaskRedis, FlaskRedisSleep
-from bench.peers.forebay import Forebay
+from bench.peers.forebay import Fast, Forebay
 from bench.peers.litserve import LitServe
 from bench.peers.mlserver import MLServer
 from bench.peers.triton import Triton
 
 PEERS: Final[dict[str, Peer]] = {
     "forebay": Forebay(),
+    "forebay-fast": Fast(),
     "naive": Naive(),
     "batch": Batch(),
     "mlserver": MLServer(),

@@ -66,6 +66,14 @@ class Peer(ABC):
     backlog: ClassVar[int | None] = None
     """Most requests that it is given at once; None is no bound."""
 
+    def takes(self, load: str, dtype: str) -> bool:  # noqa: ARG002 - most take all
+        """Whether it is to be measured with them."""
+        return True
+
+    def computes_in(self, dtype: str) -> str:
+        """The precision that its answers are held to, where `dtype` is asked of all."""
+        return dtype
+
     def python(self) -> Path:
         """The interpreter to run its program with.
 

@@ -8,11 +8,8 @@ from typing import Any, Final
 
 from bench.peers.base import Job, Peer
 
-_BATCHING: Final[Mapping[str, Mapping[str, Any]]] = {
-    "T1": {"max_batch_size": 64, "max_batch_cost": 1024, "lookahead": 8},
-    "T2": {"max_batch_size": 8},
-    "T3": {"max_batch_size": 256},
-}
+# T1 and T2: what the worker's own profile finds.
+_BATCHING: Final[Mapping[str, Mapping[str, Any]]] = {"T1": {}, "T2": {}, "T3": {"max_batch_size": 256}}
 _TASKS: Final[Mapping[str, str]] = {"T1": "feature-extraction", "T2": "image-classification"}
 
 
@@ -45,4 +42,25 @@ class Forebay(Peer):
         }
         for part, values in self._settings.items():
             config[part] = {**config.get(part, {}), **values}
+        return config
+
+
+class Fast(Forebay):
+    """The precision that Forebay chooses where exactness is not asked for, among the others' default."""
+
+    name = "Forebay, dtype: fast"
+    what = "the same with `dtype: fast`"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def takes(self, load: str, dtype: str) -> bool:
+        return load in _TASKS and dtype == "float32"
+
+    def computes_in(self, dtype: str) -> str:  # noqa: ARG002
+        return "bfloat16"
+
+    def _config(self, job: Job) -> dict[str, Any]:
+        config = super()._config(job)
+        config["model"]["options"]["dtype"] = "fast"
         return config

@@ -49,7 +49,7 @@ def _plot(found: Found, load: str, dtype: str, path: Path) -> None:
                 continue
             spread = (max if most else min)(spreads, key=lambda spread: spread.median)
             reach = [[spread.median - spread.least], [spread.most - spread.median]]
-            colour = _LIMIT if is_limit(peer) else _OURS if peer == "Forebay" else _OTHERS
+            colour = _LIMIT if is_limit(peer) else _OURS if peer.startswith("Forebay") else _OTHERS
             axis.barh(place, spread.median, color=colour, xerr=reach, error_kw={"lw": 0.8})
         axis.set_title(title, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
