@@ -81,7 +81,8 @@ def own_model(load: str, path: str, dtype: str) -> Callable[[Sequence[Any]], Any
     from forebay_consumer.models.text import FeatureExtraction
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the figures go to the other
-    model = (FeatureExtraction if load == "T1" else ImageClassification)(path=path, dtype=dtype, threads=1)
+    kind: Any = FeatureExtraction if load == "T1" else ImageClassification
+    model = kind(path=path, dtype=dtype, threads=1)
     model.load("cpu")
 
     def run(rows: Sequence[Any]) -> Any:
