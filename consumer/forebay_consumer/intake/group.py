@@ -42,6 +42,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         "isolation.level": "read_committed",
         "topic.metadata.refresh.interval.ms": 30_000,
         "fetch.wait.max.ms": 100,
+        # With the prefetch full the client looks away for so long; in its 1,000 a fast model empties it many times.
+        "fetch.queue.backoff.ms": 50,
         "client.id": "forebay-consumer",
     }
 )
