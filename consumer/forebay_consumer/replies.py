@@ -27,9 +27,10 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.reachable import Reachable
 from forebay_consumer.rebuilds import Rebuilds
 from forebay_consumer.record import Claim, Outcome, Record
+from forebay_consumer.send_off import SendOff
 
 BUSY_WAIT_S: Final = 0.002  # while reports are awaited; they end it
-SEND_OFF_S: Final = 0.001  # the client's thread sees a flush within microseconds; while one lasts, that thread spins
+SEND_OFF_S: Final = 0.001  # most time of one flush; the client's thread sees it within microseconds if its core is free
 IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
 ALONE_TIMEOUT_S: Final = 10.0
@@ -82,8 +83,7 @@ class Replies:
         self._failed: list[tuple[Message, Any]] = []  # likewise
         self._again: list[tuple[float, Message]] = []  # not before that moment
         self._unconfirmed: dict[Message, None] = {}  # given to the producer and not reported on, in that order
-        self._newest: Message | None = None  # the client may keep it, and others, for its linger
-        self._sent_off: Message | None = None  # the newest at the last flush
+        self._send_off = SendOff(clock)
         self._ended_by: Any = None  # the producer's fatal error, until there is a new producer
         self._rebuilds = Rebuilds(REBUILDS, REBUILDS_WITHIN_S, clock)
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
@@ -121,9 +121,7 @@ class Replies:
             try:
                 chunk = self._chunks.get_nowait() if self._unconfirmed else self._chunks.get(timeout=self._idle_s())
             except Empty:
-                if self._newest is not self._sent_off and self._sent_off not in self._unconfirmed:
-                    # There is no more to send and, for all we know, nothing on the way: company is not waited for.
-                    self._sent_off = self._newest
+                if self._send_off.due(self._unconfirmed):
                     self._flush(SEND_OFF_S)
                 elif self._unconfirmed:
                     self._poll(BUSY_WAIT_S)
@@ -178,7 +176,7 @@ class Replies:
                 return
             else:
                 self._unconfirmed[message] = None
-                self._newest = message
+                self._send_off.produced(message)
                 return
 
     def _report(self, message: Message, error: Any, _: Any = None) -> None:

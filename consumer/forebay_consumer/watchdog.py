@@ -76,9 +76,10 @@ class Alarm:
             self._running[what] = (deadline, within_s)
             if self._every_s == math.inf:
                 self._keeper(self._keep)
+            if self._set_s is None:
+                self._changed.notify()  # the keeper, which rests
             if self._set_s is None or self._set_s < deadline + spare:
                 self._stand(deadline + 2 * spare)
-                self._changed.notify()
             if spare < self._every_s:
                 self._every_s = spare
                 self._changed.notify()
@@ -115,9 +116,13 @@ class Alarm:
             structlog.get_logger().error("no watchdog for this", action="watchdog_failed", error=str(error))
 
     def _keep(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait(self.look())
+        with self._changed:
+            while True:
+                pause_s = self.look()
+                if pause_s is None:
+                    self._changed.wait()
+                    pause_s = self._every_s  # what has begun now is not over sooner
+                self._changed.wait(pause_s)
 
 
 class Watchdog:

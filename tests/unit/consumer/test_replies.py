@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 import forebay_schemas as schemas
 from forebay_consumer import replies as module
+from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.errors import FatalError
 from forebay_consumer.failure import Failure
 from forebay_consumer.messages import Writer
@@ -16,7 +17,8 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.record import Record, Success
 from forebay_consumer.replies import Replies
 from forebay_consumer.routes import Routes
-from support.consumer import make_record
+from forebay_consumer.send_off import FIRST_PAUSE_S
+from support.consumer import ManualClock, make_record
 from support.worker import wait_until
 
 SEQUENCE = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
@@ -92,7 +94,9 @@ class FakeProducer:
 class Site:
     """A stage whose producers are given, one after the other."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, producers: Sequence[FakeProducer]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, producers: Sequence[FakeProducer], clock: Clock = monotonic
+    ) -> None:
         waiting = iter(producers)
         monkeypatch.setattr(module, "make_client", lambda *_: next(waiting))
         self.failure = Failure()
@@ -108,6 +112,7 @@ class Site:
             gave_up=lambda records, _: self.gone.extend(record.offset for record in records),
             metrics=self.metrics,
             failure=self.failure,
+            clock=clock,
         )
 
     def publish(self, offsets: Sequence[int]) -> None:
@@ -200,7 +205,8 @@ def test_what_the_client_holds_for_company_is_flushed_once_nothing_is_on_the_way
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     producer = SlowProducer()
-    site = Site(monkeypatch, [producer])
+    clock = ManualClock()
+    site = Site(monkeypatch, [producer], clock)
     with site.replies:
         site.publish([0])
         wait_until(lambda: producer.flushed == [1], "the first goes at once", 10)
@@ -211,3 +217,16 @@ def test_what_the_client_holds_for_company_is_flushed_once_nothing_is_on_the_way
         wait_until(lambda: producer.flushed == [1, 3], "the others follow the first's confirmation", 10)
         producer.confirm(2)
         wait_until(lambda: site.done == [0, 1, 2], "all are confirmed", 10)
+
+
+def test_a_flush_that_nothing_came_of_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = SlowProducer()
+    clock = ManualClock()
+    site = Site(monkeypatch, [producer], clock)
+    with site.replies:
+        site.publish([0])
+        wait_until(lambda: producer.flushed == [1], "it goes at once", 10)
+        clock.advance(FIRST_PAUSE_S)
+        wait_until(lambda: producer.flushed == [1, 1], "it goes again", 10)
+        producer.confirm(1)
+        wait_until(lambda: site.done == [0], "it is confirmed", 10)
