@@ -46,6 +46,11 @@ class Flow:
             self._changed.wait_for(lambda: self._rows < self._max_rows and self._bytes < self._max_bytes, timeout_s)
             return Room(self._max_rows - self._rows, self._max_bytes - self._bytes)
 
+    def wait_empty(self, timeout_s: float) -> None:
+        """Block until nothing is inside, at most `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._rows, timeout_s)
+
     def enter(self, records: Iterable[Record]) -> None:
         """Count polled records, each as one row until it is decoded."""
         with self._changed:

@@ -19,6 +19,7 @@ from forebay_consumer.instance import Instances
 from forebay_consumer.intake.base import Intake, Start
 from forebay_consumer.ledger import Ledger
 from forebay_consumer.metrics import Metrics
+from forebay_consumer.pace import Pace
 from forebay_consumer.preprocess import Preprocess
 from forebay_consumer.progress import Commit, Progress
 from forebay_consumer.record import Claim, Fault, Record
@@ -166,6 +167,7 @@ class Worker:
         self._commits = commits
         self._books = books
         self._flow = flow
+        self._pace = Pace(flow)
         self._health = health
         self._server = server
         self._metrics = metrics
@@ -209,7 +211,9 @@ class Worker:
             self._intake.serve()  # commits are being refused; their reports come while we poll
             self._let_in(())  # what is held already may be what they wait for
         else:
-            records = self._ledger.take(self._poll())
+            polled = self._poll()
+            self._pace.polled(len(polled))
+            records = self._ledger.take(polled)
             self._flow.enter(records)
             self._let_in(records)
         self._keep()
@@ -221,10 +225,11 @@ class Worker:
             return self._intake.poll(_ONE, wait_s=TRIAL_TURN_S)
         if self._trials.opening:
             return self._intake.poll(self._flow.room() or _ONE, wait_s=TRIAL_TURN_S)
-        if not (room := self._flow.room()) and (self._trials.starved or self._commits.stuck):
+        if not self._flow.room() and (self._trials.starved or self._commits.stuck):
             self._intake.serve()  # what they wait for comes only while we poll
             return []
-        return self._intake.poll(room or self._flow.wait_for_room(TURN_S))
+        self._pace.rest()
+        return self._intake.poll(self._flow.wait_for_room(TURN_S))
 
     def _let_in(self, records: Sequence[Record]) -> None:
         run, poison = self._trials.admit(records)
