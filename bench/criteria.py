@@ -79,7 +79,8 @@ def workers(session: Session, about: Row) -> None:
         peer = Forebay(workers=len(cores))
         with session.asked(peer, work, partitions=2, cores=cores) as (driver, tree):
             driver.closed(Plan(16, 32))
-            found = session.backlog(driver, tree, count)
+            with session.modest():
+                found = session.backlog(driver, tree, count)
             first = first or found["per_s"]
             case = f"{len(cores)} on {len(cores)} cores"
             session.rows.append({**about, "case": case, **found, "ratio": found["per_s"] / first})
