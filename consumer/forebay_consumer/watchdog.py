@@ -5,9 +5,9 @@ this process any more, signal handlers included. `faulthandler` needs no lock: i
 threads to standard error and exits non-zero. Nothing unanswered was committed; the group hands the partitions on.
 
 To set that timer starts a thread, which costs more than a small model's pass. So it is not set for each piece of
-work: it stands a little beyond the longest limit, and a keeper, a thread in Python, puts it off again and again. The
-keeper ends the process itself at the moment a limit is over; while it cannot run, since the lock is held, the timer
-runs out.
+work: it stands a little beyond the limit, where it serves the next pieces too, for as long as the difference lasts. A
+keeper, a thread in Python, ends the process at the very moment a limit is over; while it cannot run, since the lock is
+held, the timer runs out.
 """
 
 import faulthandler
@@ -21,7 +21,6 @@ import structlog
 from forebay_consumer.clock import Clock, monotonic
 
 SOONEST_S: Final = 0.001  # faulthandler takes no 0
-KEEP_EVERY_S: Final = 1.0
 
 
 def _exit_after(seconds: float) -> None:
@@ -33,16 +32,15 @@ def _in_background(keep: Callable[[], None]) -> None:
 
 
 def spare_s(limit_s: float) -> float:
-    """How often the keeper looks at work of this limit; twice as long the timer stands beyond it."""
-    return min(KEEP_EVERY_S, limit_s / 4)
+    """How much longer than a limit the timer stands at least, and half of what it does at most."""
+    return min(1.0, limit_s / 4)
 
 
 class Alarm:
     """One for a process, as `faulthandler` has one timer. Thread-safe.
 
-    A piece of work that outlasts its limit ends the process then. If it holds the interpreter lock, that may take as
-    long as the longest limit of all that runs, and twice its `spare_s`, from when the lock was taken. Work within its
-    limit ends nothing: the timer stands at least `spare_s` beyond all that runs.
+    A piece of work that outlasts its limit ends the process then. If it holds the interpreter lock, the end comes when
+    the least limit of all that runs, and twice its `spare_s`, have passed since the lock was taken, or sooner.
 
     Args:
         start: lets the process end after so many seconds, instead of what it was told before.
@@ -70,42 +68,44 @@ class Alarm:
     def set(self, what: Hashable, within_s: float) -> None:
         """This must end within so many seconds."""
         with self._changed:
-            if self._over:
-                return
-            deadline, spare = self._clock() + within_s, spare_s(within_s)
-            self._running[what] = (deadline, within_s)
             if self._every_s == math.inf:
                 self._keeper(self._keep)
-            if self._set_s is None:
+            if self._set_s is None or spare_s(within_s) < self._every_s:
+                self._every_s = min(self._every_s, spare_s(within_s))
                 self._changed.notify()  # the keeper, which rests
-            if self._set_s is None or self._set_s < deadline + spare:
-                self._stand(deadline + 2 * spare)
-            if spare < self._every_s:
-                self._every_s = spare
-                self._changed.notify()
+            self._running[what] = (self._clock() + within_s, within_s)
+            self._follow()
 
     def clear(self, what: Hashable) -> None:
         """It has ended, or was never set."""
         with self._changed:
-            self._running.pop(what, None)
+            if self._running.pop(what, None) is not None:
+                self._follow()
 
     def look(self) -> float | None:
-        """Put the timer off, or end the process; gives the seconds until the next look, None for none until `set`."""
+        """End the process, if a limit is over; gives the seconds until the next look, None for none until `set`."""
         with self._changed:
             if not self._running:
                 if self._set_s is not None:
                     self._set_s = None
                     self._cancel()
                 return None
-            now = self._clock()
-            earliest = min(deadline for deadline, _ in self._running.values())
-            if earliest <= now:
-                self._over = True
-                self._stand(now)
-                return None
-            longest = max(limit for _, limit in self._running.values())
-            self._stand(now + longest + 2 * spare_s(longest))
-            return min(earliest - now, self._every_s)
+            left_s = min(deadline for deadline, _ in self._running.values()) - self._clock()
+            if left_s > 0:
+                return min(left_s, self._every_s)
+            self._over = True
+            self._stand(self._clock())
+            return None
+
+    def _follow(self) -> None:
+        """Move the timer, if it stands too early for what runs, or too late."""
+        if self._over or not self._running:
+            return
+        earliest = min(deadline for deadline, _ in self._running.values())
+        least = min(limit for _, limit in self._running.values())
+        latest = self._clock() + least + 2 * spare_s(least)
+        if self._set_s is None or not earliest + spare_s(least) <= self._set_s <= latest:
+            self._stand(latest)
 
     def _stand(self, moment: float) -> None:
         self._set_s = moment
