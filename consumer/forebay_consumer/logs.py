@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+from typing import Any
 
 import orjson
 import structlog
@@ -27,7 +28,7 @@ def configure(settings: LoggingSettings) -> None:
     else:
         last = [
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode()),
+            structlog.processors.JSONRenderer(serializer=_as_json),
         ]
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     structlog.configure(
@@ -37,6 +38,11 @@ def configure(settings: LoggingSettings) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def _as_json(event: Any, **_: Any) -> str:
+    """Whatever a line holds: it must never end the worker."""
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def where_raised(error: BaseException | None) -> str:

@@ -62,6 +62,15 @@ def test_000_5_a_lone_request_waits_for_the_linger(pipeline: Pipeline, tmp_path:
     assert reply.timing["linger_ms"] >= 290, "the clock starts at the poll, a little before the window"
 
 
+def test_without_a_batch_size_one_is_found_before_the_first_request(pipeline: Pipeline, tmp_path: Path) -> None:
+    with served(pipeline, tmp_path, max_batch_size=None) as worker:
+        pipeline.send_all(texts(20))
+        pipeline.reader().wait_for(20)
+        (profiled,) = worker.lines("profiled")
+        assert profiled["rows_per_s"]
+        assert worker.metric("forebay_max_batch_size") == profiled["max_batch_size"]
+
+
 @pytest.mark.parametrize(("waiting", "sizes"), [(5, [5]), (64, [64]), (100, [64, 36])])
 def test_000_6_a_batch_is_the_lesser_of_what_waits_and_the_batch_size(
     pipeline: Pipeline, tmp_path: Path, waiting: int, sizes: list[int]

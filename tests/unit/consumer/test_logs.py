@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -56,3 +57,12 @@ def test_an_unexpected_error_is_logged_without_the_variables_of_its_frames(
     said = capsys.readouterr().err
     assert "RuntimeError: told to one of 7" in said
     assert password not in said
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_line_may_hold_whatever_is_told(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LoggingSettings(format=form))
+    structlog.get_logger().info("profiled", rows_per_s={4: {1: 10.5, 2: 19.0}}, path=Path("model"), none=None)
+    said = capsys.readouterr().err
+    assert "19.0" in said
+    assert "model" in said
