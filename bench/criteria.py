@@ -9,7 +9,7 @@ from bench.drive.sample import NotAnswered, Plan
 from bench.load import MIXES
 from bench.measure import MODEL_CORE, driver_core
 from bench.peers.forebay import Forebay
-from bench.session import Row, Session, figures
+from bench.session import Row, Session, child, figures
 
 TEXTS: Final = 160
 MEASURED: Final = 20_000
@@ -86,7 +86,18 @@ def workers(session: Session, about: Row) -> None:
             session.rows.append({**about, "case": case, **found, "ratio": found["per_s"] / first})
 
 
+def memory(session: Session, about: Row) -> None:
+    """What a worker with a backlog needs at most, against its model class alone in a process."""
+    for load, many in (("T1", TEXTS), ("T2", TEXTS // 2)):
+        count = session.size.of(many)
+        bare = child("bench.limits", "memory", load, "float32", str(count))["peak_mb"]
+        session.rows.append({**about, "case": f"{load}: the model alone", "peak_mb": bare, "above_mb": 0.0})
+        with session.asked(Forebay(), session.work(load, "float32", count)) as (driver, tree):
+            peak = session.backlog(driver, tree, count)["peak_mb"]
+            session.rows.append({**about, "case": f"{load}: Forebay", "peak_mb": peak, "above_mb": peak - bare})
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Session, dict[str, Any]], None]]] = MappingProxyType(
-    {"lengths": lengths, "idle": idle, "lag": lag, "workers": workers}
+    {"lengths": lengths, "idle": idle, "lag": lag, "workers": workers, "memory": memory}
 )
 """By the name that `--questions` takes."""

@@ -1,7 +1,8 @@
 """The limit: the model alone, every row in hand, in a process of its own on the model's core.
 
 `python -m bench.limits loops T1 float32 COUNT` prints the loops' figures as JSON, `expected T1 float32 COUNT PLACES`
-what the model says to some rows, `passes T1 float32 COUNT SIZES` the seconds of one pass at each batch size.
+what the model says to some rows, `passes T1 float32 COUNT SIZES` the seconds of one pass at each batch size,
+`memory T1 float32 COUNT` what a process with the model and nothing else needs.
 
 T1 in four ways: one at a time; batches of 32 in order of arrival; sorted, cut by a token budget; packed, several texts
 in one row of at most 256 tokens, in order of arrival. T2 and T3 have rows of one size: only the batch size differs. T1
@@ -9,6 +10,7 @@ and T2 also by the model class that Forebay brings, without anything else of For
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -21,7 +23,7 @@ from bench import reference
 from bench.checkpoints import checkpoint
 from bench.figures import percentile
 from bench.load import rows_of
-from bench.measure import MODEL_CORE, pin
+from bench.measure import MODEL_CORE, Tree, pin
 
 BUDGET: Final = 1024
 ROW_TOKENS: Final = 256
@@ -36,6 +38,9 @@ def main() -> None:
     pin(MODEL_CORE)
     rows = rows_of(load, int(count))
     load = load.partition(":")[0]  # a mix of lengths is the same model's
+    if what == "memory":
+        print(json.dumps({"peak_mb": memory(load, dtype, rows)}))
+        return
     runner = reference.loaded(load, checkpoint(load), dtype)
     if what == "expected":
         places = [int(place) for place in sys.argv[5].split(",")]
@@ -71,6 +76,14 @@ def loops(load: str, dtype: str, runner: reference.Runner, rows: Sequence[Any]) 
 
         found.append(timed(f"model alone, Forebay's class, {size} at a time", by_own, runner, rows))
     return found
+
+
+def memory(load: str, dtype: str, rows: Sequence[Any]) -> float:
+    """Most memory of a process with nothing but Forebay's own model class, after all rows in passes of its size."""
+    own = own_model(load, checkpoint(load), dtype)
+    for start in range(0, len(rows), OWN[load]):
+        own(rows[start : start + OWN[load]])
+    return Tree(os.getpid()).peak_mb()
 
 
 def own_model(load: str, path: str, dtype: str) -> Callable[[Sequence[Any]], Any]:
