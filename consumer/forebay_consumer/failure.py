@@ -45,9 +45,9 @@ class Failure:
             except BaseException as error:
                 if error is self._error:  # another thread's, by `check`: it is told already
                     return
+                self.report(error)  # first: whatever becomes of the line, the worker ends
                 # Only our own words are fit for the log: another exception's may quote a request.
                 told = {"error": str(error)} if isinstance(error, FatalError) else {"exception": where_raised(error)}
                 structlog.get_logger().error("stage failed", action="stage_failed", stage=stage, **told)
-                self.report(error)
 
         return guarded

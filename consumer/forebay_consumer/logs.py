@@ -41,8 +41,16 @@ def configure(settings: LoggingSettings) -> None:
 
 
 def _as_json(event: Any, **_: Any) -> str:
-    """Whatever a line holds: it must never end the worker."""
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    """Whatever a line holds, a name with a lone surrogate or an int of 100 digits: it must never end the worker."""
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return orjson.dumps({_writable(key): _writable(value) for key, value in event.items()}).decode()
+
+
+def _writable(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def where_raised(error: BaseException | None) -> str:

@@ -20,9 +20,9 @@ class Pace:
         self._flow = flow
         self._few = False
 
-    def polled(self, records: int) -> None:
-        """So many records were polled together."""
-        self._few = 0 < records < FEW
+    def polled(self, records: int, room: int) -> None:
+        """So many records were polled together, where there was room for so many rows."""
+        self._few = 0 < records < min(FEW, room)
 
     def rest(self) -> None:
         """Wait before a poll, if it pays; at most until nothing is inside."""

@@ -176,7 +176,6 @@ class Replies:
                 return
             else:
                 self._unconfirmed[message] = None
-                self._send_off.produced(message)
                 return
 
     def _report(self, message: Message, error: Any, _: Any = None) -> None:

@@ -11,7 +11,6 @@ held, the timer runs out.
 """
 
 import faulthandler
-import math
 import threading
 from collections.abc import Callable, Hashable
 from typing import Final
@@ -20,7 +19,9 @@ import structlog
 
 from forebay_consumer.clock import Clock, monotonic
 
-SOONEST_S: Final = 0.001  # faulthandler takes no 0
+SPARE_S: Final = 1.0  # the timer stands so much longer than a limit at least, and twice that at most
+LOOK_EVERY_S: Final = 0.5
+SOONEST_S: Final = 0.05  # time for a line in the log
 
 
 def _exit_after(seconds: float) -> None:
@@ -31,16 +32,11 @@ def _in_background(keep: Callable[[], None]) -> None:
     threading.Thread(target=keep, name="watchdog", daemon=True).start()
 
 
-def spare_s(limit_s: float) -> float:
-    """How much longer than a limit the timer stands at least, and half of what it does at most."""
-    return min(1.0, limit_s / 4)
-
-
 class Alarm:
     """One for a process, as `faulthandler` has one timer. Thread-safe.
 
     A piece of work that outlasts its limit ends the process then. If it holds the interpreter lock, the end comes when
-    the least limit of all that runs, and twice its `spare_s`, have passed since the lock was taken, or sooner.
+    the least limit of all that runs, and twice `SPARE_S`, have passed since the lock was taken, or sooner.
 
     Args:
         start: lets the process end after so many seconds, instead of what it was told before.
@@ -59,7 +55,7 @@ class Alarm:
         self._cancel = cancel
         self._clock = clock
         self._keeper = keeper
-        self._every_s = math.inf  # between two looks, at most
+        self._kept = False  # there is a keeper
         self._over = False
         self._changed = threading.Condition()
         self._running: dict[Hashable, tuple[float, float]] = {}  # deadline and limit
@@ -68,10 +64,9 @@ class Alarm:
     def set(self, what: Hashable, within_s: float) -> None:
         """This must end within so many seconds."""
         with self._changed:
-            if self._every_s == math.inf:
-                self._keeper(self._keep)
-            if self._set_s is None or spare_s(within_s) < self._every_s:
-                self._every_s = min(self._every_s, spare_s(within_s))
+            if not self._kept:
+                self._kept = self._started(lambda: self._keeper(self._keep))
+            if self._set_s is None:
                 self._changed.notify()  # the keeper, which rests
             self._running[what] = (self._clock() + within_s, within_s)
             self._follow()
@@ -79,8 +74,11 @@ class Alarm:
     def clear(self, what: Hashable) -> None:
         """It has ended, or was never set."""
         with self._changed:
-            if self._running.pop(what, None) is not None:
-                self._follow()
+            if self._running.pop(what, None) is None:
+                return
+            self._follow()
+            if not self._kept:
+                self.look()
 
     def look(self) -> float | None:
         """End the process, if a limit is over; gives the seconds until the next look, None for none until `set`."""
@@ -90,11 +88,14 @@ class Alarm:
                     self._set_s = None
                     self._cancel()
                 return None
-            left_s = min(deadline for deadline, _ in self._running.values()) - self._clock()
+            deadline, limit_s = min(self._running.values())
+            left_s = deadline - self._clock()
             if left_s > 0:
-                return min(left_s, self._every_s)
-            self._over = True
-            self._stand(self._clock())
+                return min(left_s, LOOK_EVERY_S)
+            self._over = self._stand(self._clock())
+            if not self._over:
+                return LOOK_EVERY_S  # and tries again
+            structlog.get_logger().error("work outlasts its limit, the process ends", action="hung", limit_s=limit_s)
             return None
 
     def _follow(self) -> None:
@@ -102,18 +103,24 @@ class Alarm:
         if self._over or not self._running:
             return
         earliest = min(deadline for deadline, _ in self._running.values())
-        least = min(limit for _, limit in self._running.values())
-        latest = self._clock() + least + 2 * spare_s(least)
-        if self._set_s is None or not earliest + spare_s(least) <= self._set_s <= latest:
+        latest = self._clock() + min(limit for _, limit in self._running.values()) + 2 * SPARE_S
+        if self._set_s is None or not earliest + SPARE_S <= self._set_s <= latest:
             self._stand(latest)
 
-    def _stand(self, moment: float) -> None:
+    def _stand(self, moment: float) -> bool:
         self._set_s = moment
-        try:
-            self._start(max(SOONEST_S, moment - self._clock()))
-        except RuntimeError as error:  # no thread to be had; what is watched may still go well
+        if not self._started(lambda: self._start(max(SOONEST_S, moment - self._clock()))):
             self._set_s = None
+        return self._set_s is not None
+
+    def _started(self, start: Callable[[], None]) -> bool:
+        """Whether there was a thread to be had; without one, what is watched may still go well."""
+        try:
+            start()
+        except RuntimeError as error:
             structlog.get_logger().error("no watchdog for this", action="watchdog_failed", error=str(error))
+            return False
+        return True
 
     def _keep(self) -> None:
         with self._changed:
@@ -121,7 +128,7 @@ class Alarm:
                 pause_s = self.look()
                 if pause_s is None:
                     self._changed.wait()
-                    pause_s = self._every_s  # what has begun now is not over sooner
+                    pause_s = LOOK_EVERY_S
                 self._changed.wait(pause_s)
 
 

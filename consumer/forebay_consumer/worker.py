@@ -211,9 +211,7 @@ class Worker:
             self._intake.serve()  # commits are being refused; their reports come while we poll
             self._let_in(())  # what is held already may be what they wait for
         else:
-            polled = self._poll()
-            self._pace.polled(len(polled))
-            records = self._ledger.take(polled)
+            records = self._ledger.take(self._poll())
             self._flow.enter(records)
             self._let_in(records)
         self._keep()
@@ -229,7 +227,10 @@ class Worker:
             self._intake.serve()  # what they wait for comes only while we poll
             return []
         self._pace.rest()
-        return self._intake.poll(self._flow.wait_for_room(TURN_S))
+        room = self._flow.wait_for_room(TURN_S)
+        polled = self._intake.poll(room)
+        self._pace.polled(len(polled), room.rows)
+        return polled
 
     def _let_in(self, records: Sequence[Record]) -> None:
         run, poison = self._trials.admit(records)

@@ -5,6 +5,7 @@ sentiment   a classification head trained on that encoder, on the sentences ship
 digits      a small ViT trained on scikit-learn's digits
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -31,20 +32,25 @@ def build(name: str) -> Path:
     """
     make = _MAKERS[name]
     folder = cache_folder() / "models" / f"{name}-{_recipe_hash()}"
-    if not (folder / ABOUT).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            made = Path(scratch) / name
-            made.mkdir()
-            about = make(made)
-            (made / ABOUT).write_text(json.dumps({"name": name, **about}))
-            for file in made.rglob("*"):
-                file.chmod(
-                    0o644 if file.is_file() else 0o755
-                )  # a container's user reads them too; weights come as 0600
-            shutil.rmtree(folder, ignore_errors=True)
-            made.replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others may want it, too, on a new machine
+        if not (folder / ABOUT).is_file():
+            _make(make, name, folder)
     return folder
+
+
+def _make(make: Callable[[Path], Mapping[str, Any]], name: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / name
+        made.mkdir()
+        about = make(made)
+        (made / ABOUT).write_text(json.dumps({"name": name, **about}))
+        for file in made.rglob("*"):
+            # A container's user reads them too; weights come as 0600.
+            file.chmod(0o644 if file.is_file() else 0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
 
 
 def about(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 import structlog
 
@@ -59,10 +60,20 @@ def test_an_unexpected_error_is_logged_without_the_variables_of_its_frames(
     assert password not in said
 
 
-@pytest.mark.parametrize("form", ["console", "json"])
-def test_a_line_may_hold_whatever_is_told(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(LoggingSettings(format=form))
-    structlog.get_logger().info("profiled", rows_per_s={4: {1: 10.5, 2: 19.0}}, path=Path("model"), none=None)
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ({4: {1: 10.5, 2: 19.25}}, "19.25"),
+        (Path("some/model"), "some/model"),
+        ("caf\udce9", "udce9"),
+        (10**30, "1000000000000"),
+        ({("a", 1): 2}, "2"),
+    ],
+    ids=["keys that are numbers", "a path", "a lone surrogate", "a large integer", "a tuple for a key"],
+)
+def test_a_line_in_json_may_hold_anything(value: object, seen: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LoggingSettings(format="json"))
+    structlog.get_logger().info("told", action="told", value=value)
     said = capsys.readouterr().err
-    assert "19.0" in said
-    assert "model" in said
+    assert seen in said
+    assert orjson.loads(said)["action"] == "told"

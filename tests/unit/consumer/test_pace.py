@@ -21,14 +21,24 @@ class Resting(Flow):
 
 
 @pytest.mark.parametrize(
-    ("polled", "waited"), [(0, []), (1, [REST_S]), (FEW - 1, [REST_S]), (FEW, []), (500, [])], ids=str
+    ("polled", "room", "waited"),
+    [
+        (0, 100, []),
+        (1, 100, [REST_S]),
+        (FEW - 1, 100, [REST_S]),
+        (FEW, 100, []),
+        (500, 1000, []),
+        (2, 2, []),
+        (2, 3, [REST_S]),
+    ],
+    ids=str,
 )
-def test_it_rests_after_a_poll_that_brought_few(polled: int, waited: list[float]) -> None:
+def test_it_rests_after_a_poll_that_brought_few(polled: int, room: int, waited: list[float]) -> None:
     flow = Resting()
     pace = Pace(flow)
     pace.rest()
     assert not flow.waited
-    pace.polled(polled)
+    pace.polled(polled, room)
     pace.rest()
     assert flow.waited == waited
 
