@@ -6,7 +6,7 @@ PYTEST := $(RUN) pytest
 # Tests mostly wait, for brokers above all: two processes, each with brokers of its own, take little more than half the time.
 TOGETHER := -n 2 --dist worksteal
 
-.PHONY: setup demo test test-faults test-all check unit integration faults e2e soak format bench bench-quick bench-profile bench-experiments bench-report clean
+.PHONY: setup models demo test test-faults test-all check unit integration faults e2e soak format bench bench-quick bench-profile bench-experiments bench-report clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -27,14 +27,17 @@ check: setup ## format, lint, types, unit tests
 	$(RUN) mypy
 	$(PYTEST) -q $(TOGETHER) tests/unit
 
-test: check ## all that needs nothing but the broker, in its small size
+models: setup ## the small models that tests and demo serve; trained here the first time
+	$(RUN) forebay-local models
+
+test: check models ## all that needs nothing but the broker, in its small size
 	$(PYTEST) -q $(TOGETHER) -m "not slow and not long and not tools" tests/integration tests/faults tests/e2e
 
 test-faults: setup ## every row of docs/faults.md, at full length
 	$(PYTEST) -q tests/faults
 	$(PYTEST) -q -k row_ tests/integration
 
-test-all: check ## all there is, but for what only goes on for longer; what lacks its tool is skipped by name
+test-all: check models ## all there is, but for what only goes on for longer; what lacks its tool is skipped by name
 	$(PYTEST) -q $(TOGETHER) -m "not long" tests/integration tests/faults tests/e2e
 
 unit integration faults e2e: setup
