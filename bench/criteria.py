@@ -1,8 +1,11 @@
 """Single questions that the comparison leaves open. Each adds rows with `question`, `case` and its figures."""
 
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+from confluent_kafka.admin import AdminClient
 
 from bench.drive.kafka import KafkaDriver
 from bench.drive.sample import NotAnswered, Plan
@@ -15,6 +18,7 @@ TEXTS: Final = 160
 MEASURED: Final = 20_000
 LAGS: Final = (20_000, 200_000, 2_000_000)
 IDLE: Final = 64
+SHARED_WITHIN_S: Final = 60.0
 
 
 def ask(session: Session, name: str, common: Row) -> None:
@@ -73,17 +77,32 @@ def lag(session: Session, about: Row) -> None:
 
 def workers(session: Session, about: Row) -> None:
     """One worker and two, on a core each, with a backlog of T1."""
-    count, first = session.size.of(2 * TEXTS), 0.0
+    count, first = session.size.of(4 * TEXTS), 0.0
     work = session.work("T1", "float32", count)
     for cores in ((MODEL_CORE,), (MODEL_CORE, driver_core())):
         peer = Forebay(workers=len(cores))
         with session.asked(peer, work, partitions=2, cores=cores) as (driver, tree):
+            assert isinstance(driver, KafkaDriver)
+            driver.closed(Plan(16, 32))
+            _wait_shared(session, f"{driver.job.requests}-forebay", len(cores))
             driver.closed(Plan(16, 32))
             with session.modest():
                 found = session.backlog(driver, tree, count)
             first = first or found["per_s"]
             case = f"{len(cores)} on {len(cores)} cores"
             session.rows.append({**about, "case": case, **found, "ratio": found["per_s"] / first})
+
+
+def _wait_shared(session: Session, group: str, members: int) -> None:
+    """Block until so many members of the group have partitions."""
+    admin, deadline = AdminClient({"bootstrap.servers": session.servers}), time.monotonic() + SHARED_WITHIN_S
+    while True:
+        found = admin.describe_consumer_groups([group])[group].result().members
+        if sum(bool(member.assignment.topic_partitions) for member in found) == members:
+            return
+        if time.monotonic() > deadline:
+            raise NotAnswered(f"the group {group} has not {members} members with partitions")
+        time.sleep(0.2)
 
 
 def memory(session: Session, about: Row) -> None:
