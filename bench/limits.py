@@ -67,27 +67,20 @@ def loops(load: str, dtype: str, runner: reference.Runner, rows: Sequence[Any]) 
     runner.run(rows[:4])
     found = [timed(name, way, runner, rows) for name, way in WAYS[load]]
     if load in OWN:
-        size, own = OWN[load], own_model(load, checkpoint(load), dtype)
-        own(rows[:size])
-
-        def by_own(_: reference.Runner, rows: Sequence[Any]) -> None:
-            for start in range(0, len(rows), size):
-                own(rows[start : start + size])
-
-        found.append(timed(f"model alone, Forebay's class, {size} at a time", by_own, runner, rows))
+        own = by_own_class(load, dtype)
+        own(runner, rows[: OWN[load]])
+        found.append(timed(f"model alone, Forebay's class, {OWN[load]} at a time", own, runner, rows))
     return found
 
 
 def memory(load: str, dtype: str, rows: Sequence[Any]) -> float:
     """Most memory of a process with nothing but Forebay's own model class, after all rows in passes of its size."""
-    own = own_model(load, checkpoint(load), dtype)
-    for start in range(0, len(rows), OWN[load]):
-        own(rows[start : start + OWN[load]])
+    by_own_class(load, dtype)(None, rows)
     return Tree(os.getpid()).peak_mb()
 
 
-def own_model(load: str, path: str, dtype: str) -> Callable[[Sequence[Any]], Any]:
-    """One pass of Forebay's own model class, from rows to JSON-ready answers."""
+def by_own_class(load: str, dtype: str) -> Callable[[Any, Sequence[Any]], None]:
+    """Passes of Forebay's own model class, from rows to JSON-ready answers; the runner is not used."""
     import structlog
 
     from forebay_consumer.models.image import ImageClassification
@@ -95,12 +88,13 @@ def own_model(load: str, path: str, dtype: str) -> Callable[[Sequence[Any]], Any
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the figures go to the other
     kind: Any = FeatureExtraction if load == "T1" else ImageClassification
-    model = kind(path=path, dtype=dtype, threads=1)
+    model = kind(path=checkpoint(load), dtype=dtype, threads=1)
     model.load("cpu")
 
-    def run(rows: Sequence[Any]) -> Any:
-        prepared = model.preprocess(rows, {})
-        return model.postprocess(model.forward(model.collate(prepared)), prepared, {})
+    def run(_: Any, rows: Sequence[Any]) -> None:
+        for start in range(0, len(rows), OWN[load]):
+            prepared = model.preprocess(rows[start : start + OWN[load]], {})
+            model.postprocess(model.forward(model.collate(prepared)), prepared, {})
 
     return run
 

@@ -51,9 +51,6 @@ class Fast(Forebay):
     name = "Forebay, dtype: fast"
     what = "the same with `dtype: fast`"
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def takes(self, load: str, dtype: str) -> bool:
         return load in _TASKS and dtype == "float32"
 

@@ -56,6 +56,8 @@ def _head(run: Mapping[str, Any]) -> Iterator[str]:
     machine = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     repeats = "one repeat" if run["repeats"] == 1 else f"{run['repeats']} interleaved repeats"
+    if run["scale"] != 1:
+        repeats += f", loops of {run['scale']:g} of their usual length,"
     yield "# Performance\n"
     yield _paragraph(
         f"Made by `make bench` on {run['began'].split()[0]}: {machine['cores']} cores of {machine['processor']}, "

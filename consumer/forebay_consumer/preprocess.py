@@ -107,9 +107,7 @@ class Preprocessor:
                     envelope = envelope._replace(reply_topic=None, reply_partition=None)
                 faults.append(Fault(record, envelope, error.code, error.message, "decode"))
                 continue
-            if key not in groups:
-                groups[key] = []
-            groups[key].append((record, envelope, content))
+            groups.setdefault(key, []).append((record, envelope, content))
         items: list[Item] = []
         for key, group in groups.items():
             self._prepare(key, group, items, faults)
@@ -179,9 +177,7 @@ class Preprocessor:
             end = start + len(content.inputs)
             rows, of_rows = prepared[start:end], costs[start:end]
             start = end
-            if len(of_rows) == 1 and (cost := of_rows[0]) != _REFUSED and not record.alone:  # nearly always
-                items.append(Item(record, envelope, rows, cost, cost, content.parameters, key))
-            elif _REFUSED in of_rows:
+            if _REFUSED in of_rows:
                 index = of_rows.index(_REFUSED)
                 refusal = rows[index]
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""

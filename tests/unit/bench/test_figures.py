@@ -131,8 +131,9 @@ def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_same_repea
 
 def test_the_page_shows_every_contender_and_says_who_is_missing() -> None:
     machine = {"cores": 2, "processor": "x", "memory_gb": 24, "python": "3.11", "versions": {"torch": "2"}}
-    run = {"machine": machine, "began": "2026-01-01 10:00", "repeats": 2, "minutes": 9.0, "rows": ROWS}
+    run = {"machine": machine, "began": "2026-01-01 10:00", "repeats": 2, "scale": 0.5, "minutes": 9.0, "rows": ROWS}
     told = page(run, {"004.1": "ten in one"})
+    assert "loops of 0.5 of their usual length" in " ".join(told.split())
     assert "| **Forebay** | 48.0 (32.0 to 64.0) |" in told
     assert "| Triton | T1 | no wheel |" in told
     assert "**ten in one** (004.1)" in told

@@ -1,0 +1,40 @@
+"""One turn of the intake's thread."""
+
+from unittest.mock import MagicMock
+
+from forebay_consumer.flow import Flow
+from forebay_consumer.pace import FEW
+from forebay_consumer.record import Record
+from forebay_consumer.worker import Worker
+from support.consumer import ManualClock, make_record
+
+
+class Site(Flow):
+    """A worker whose polls bring what they are told to; notes polls and rests in their order."""
+
+    def __init__(self, *polls: int) -> None:
+        super().__init__(10_000, 10_000_000)
+        self.said: list[str] = []
+        self._polls = iter(polls)
+        intake = MagicMock(poll=self._poll)
+        ledger = MagicMock(uncovered=0, take=list)
+        trials = MagicMock(suspicious=False, opening=False, admit=lambda _: ([], []))
+        others = [MagicMock() for _ in range(9)]
+        self.worker = Worker(
+            intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self, others[6],
+            others[7], others[8], MagicMock(), MagicMock(), 1, MagicMock(), ManualClock(),
+        )  # fmt: skip
+
+    def _poll(self, *_: object) -> list[Record]:
+        self.said.append("poll")
+        return [make_record(offset) for offset in range(next(self._polls))]
+
+    def wait_empty(self, timeout_s: float) -> None:
+        self.said.append("rest")
+
+
+def test_it_rests_after_a_poll_that_brought_few_and_not_after_others() -> None:
+    site = Site(1, FEW, 0, 2, 500)
+    for _ in range(5):
+        site.worker._turn()
+    assert site.said == ["poll", "rest", "poll", "poll", "poll", "rest", "poll"]
