@@ -167,7 +167,7 @@ class Worker:
         self._commits = commits
         self._books = books
         self._flow = flow
-        self._pace = Pace(flow)
+        self._pace = Pace(flow, clock)
         self._health = health
         self._server = server
         self._metrics = metrics

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -36,6 +37,7 @@ def build(name: str) -> Path:
     with (folder.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # others may want it, too, on a new machine
         if not (folder / ABOUT).is_file():
+            print(f"making the model {name} (up to a minute, once) ...", file=sys.stderr, flush=True)
             _make(make, name, folder)
     return folder
 
