@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import forebay_schemas as schemas
+from forebay_consumer.allocator import keep_memory
 from forebay_consumer.breaker import Breaker
 from forebay_consumer.by_lock import by_lock
 from forebay_consumer.by_offset import by_offset
@@ -47,9 +48,12 @@ def placements(settings: ModelSettings, model: type[Model]) -> list[str]:
 def make_models(settings: ModelSettings) -> list[tuple[str, Model]]:
     """One model object per instance, with its device; nothing is loaded yet.
 
+    From here on the process keeps what passes free, see `allocator`.
+
     Raises:
         BadConfig: the class or task cannot be had, or does not take the options.
     """
+    keep_memory()
     cls = model_class(settings.task, settings.class_)
     options = dict(settings.options)
     if settings.path is not None:
