@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.config import MetricsSettings
+from forebay_consumer.errors import BadConfig
 
 
 @dataclass(slots=True)
@@ -77,7 +78,11 @@ class _Quiet(WSGIRequestHandler):
 
 
 class HealthServer:
-    """Serves `Health` and the metrics; a context manager. `port` is the real one once entered."""
+    """Serves `Health` and the metrics; a context manager. `port` is the real one once entered.
+
+    Raises:
+        BadConfig: on entering, the port cannot be had: another worker of this machine has it, above all.
+    """
 
     def __init__(self, settings: MetricsSettings, health: Health, registry: CollectorRegistry) -> None:
         self._settings = settings
@@ -94,10 +99,15 @@ class HealthServer:
         return None if self._server is None else self._server.server_port
 
     def __enter__(self) -> Self:
-        if self._settings.port is not None:
-            self._server = make_server(
-                self._settings.host, self._settings.port, self._answer, server_class=_Server, handler_class=_Quiet
-            )
+        host, port = self._settings.host, self._settings.port
+        if port is not None:
+            try:
+                self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+            except OSError as error:
+                raise BadConfig(
+                    f"metrics.host={host}, metrics.port={port}: {error.strerror or error}; a machine's second worker "
+                    "needs another port, 0 for any that is free, or null for none"
+                ) from error
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
         return self
 

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from forebay_consumer.config import MetricsSettings
+from forebay_consumer.errors import BadConfig
 from forebay_consumer.health import Health, HealthServer
 from support.consumer import ManualClock
 
@@ -136,6 +137,13 @@ def test_two_workers_on_port_0_get_a_port_each() -> None:
     with serving(health(**READY)) as one, serving(health()) as other:
         assert one.port != other.port
         assert (get(one, "/readyz")[0], get(other, "/readyz")[0]) == (200, 503)
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    with serving(health()) as server:
+        taken = MetricsSettings(host="127.0.0.1", port=server.port)
+        with pytest.raises(BadConfig, match=rf"metrics\.port={server.port}: Address already in use; .* 0 for any"):
+            HealthServer(taken, health(), CollectorRegistry()).__enter__()
 
 
 def test_the_port_is_closed_at_the_end() -> None:
