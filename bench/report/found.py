@@ -1,6 +1,7 @@
 """The rows of a run, asked by contender, load and mode. Pure."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,11 +46,14 @@ class Found:
         return min(loops, key=lambda peer: spread.median if (spread := costs[peer]) else 0.0, default=None)
 
     def share(self, load: str, dtype: str, peer: str, mode: str) -> Spread | None:
-        """The limit's CPU for a request by the contender's, of the same repeat: 1 is the limit itself."""
+        """The limit's CPU for a request, the mean of the repeat, by the contender's: 1 is the limit itself."""
         limit = self.limit(load, dtype)
         if limit is None:
             return None
-        best = {row["repeat"]: row["cpu_ms"] for row in self.select(load, dtype, limit, mode_of(limit))}
+        costs: dict[int, list[float]] = {}
+        for row in self.select(load, dtype, limit, mode_of(limit)):
+            costs.setdefault(row["repeat"], []).append(row["cpu_ms"])
+        best = {repeat: statistics.mean(measured) for repeat, measured in costs.items()}
         own = self.select(load, dtype, peer, mode)
         shares = [best[row["repeat"]] / row["cpu_ms"] for row in own if row["repeat"] in best and row["cpu_ms"]]
         return Spread.of(shares) if shares else None

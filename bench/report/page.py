@@ -14,7 +14,7 @@ TITLES: Final[Mapping[tuple[str, str], str]] = {
 }
 QUESTIONS: Final[Mapping[str, str]] = {
     "lengths": "Five mixes of length, a backlog of each; ratio: throughput by one at a time",
-    "idle": "One request in flight, no linger; ratio: p50 by the bare forward pass's",
+    "idle": "One request in flight; ratio: p50 by the bare forward pass's",
     "lag": "T3, the first 20,000 requests of a backlog of so many; ratio: CPU by that of the shortest backlog",
     "memory": "Memory: a worker with a backlog and its model alone in a process, and how much more it needs",
     "workers": "T1, a backlog before one worker and two; ratio: throughput by one worker's",

@@ -110,7 +110,8 @@ def row(peer: str, mode: str, repeat: int, **figures: float) -> dict[str, Any]:
 
 
 ROWS = [
-    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=10),
+    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=8),
+    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=12),
     row("model alone, packed", "loop", 1, per_s=50, cpu_ms=20),
     row("model alone, one at a time", "loop", 0, per_s=40, cpu_ms=25),
     row("Forebay", "closed 64", 0, per_s=64, cpu_ms=20, p50_ms=900, p95_ms=1_000, p99_ms=2_000, peak_mb=900),
@@ -121,7 +122,7 @@ ROWS = [
 ]
 
 
-def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_same_repeat() -> None:
+def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_mean_of_the_same_repeat() -> None:
     found = Found(ROWS)
     assert found.limit("T1", "float32") == "model alone, packed"
     assert found.share("T1", "float32", "Forebay", "closed 64") == Spread(0.5, 0.5, 0.5)
