@@ -11,6 +11,7 @@ from bench.drive.kafka import KafkaDriver
 from bench.drive.sample import NotAnswered, Plan
 from bench.load import MIXES
 from bench.measure import MODEL_CORE, driver_core
+from bench.peers.all import PEERS
 from bench.peers.forebay import Forebay
 from bench.session import Row, Session, child, figures
 
@@ -48,17 +49,18 @@ def lengths(session: Session, about: Row) -> None:
 
 
 def idle(session: Session, about: Row) -> None:
-    """One request in flight: the worker, as it comes, against the bare forward pass on the same texts, in turns."""
+    """One request in flight: Forebay and the plainest consumer, each in turns with the bare forward pass."""
     count = session.size.of(IDLE)
-    with session.asked(Forebay(), session.work("T1", "float32", count)) as (driver, tree):
-        driver.closed(Plan(1, count))
-        for _ in range(TURNS):
-            loops = session.limits("T1", "float32", about, count)
-            bare = next(row for row in loops if "p50_ms" in row)
-            session.rows.append({**bare, "case": "bare forward pass", "ratio": 1.0})
-            found = session.closed(driver, tree, Plan(1, count))
-            ratio = found["p50_ms"] / bare["p50_ms"]
-            session.rows.append({**about, "case": "Forebay", **found, "ratio": ratio})
+    for peer in (Forebay(), PEERS["naive"]):
+        with session.asked(peer, session.work("T1", "float32", count)) as (driver, tree):
+            driver.closed(Plan(1, count))
+            for _ in range(TURNS):
+                loops = session.limits("T1", "float32", about, count)
+                bare = next(row for row in loops if "p50_ms" in row)
+                session.rows.append({**about, "case": "bare forward pass", "p50_ms": bare["p50_ms"], "ratio": 1.0})
+                found = session.closed(driver, tree, Plan(1, count))
+                ratio = found["p50_ms"] / bare["p50_ms"]
+                session.rows.append({**about, "case": peer.name, **found, "ratio": ratio})
 
 
 def lag(session: Session, about: Row) -> None:

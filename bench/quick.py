@@ -36,7 +36,7 @@ from forebay_local.broker import Broker
 from forebay_local.topics import create_topics
 from forebay_producer import Client
 
-TEXTS: Final = 512
+TEXTS: Final = 192
 MESSAGES: Final = 60_000
 IDLE: Final = 60
 REPEATS: Final = 3
