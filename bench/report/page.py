@@ -71,7 +71,7 @@ def _head(run: Mapping[str, Any]) -> Iterator[str]:
         "and a sample of the answers is compared with the model's own. *Closed 64* keeps 64 requests in flight; a "
         "*backlog* waits in the topic before the contender is let go. CPU is that of the contender's processes, "
         "without the broker; *share of the limit* is the CPU of the best loop in one process, by the contender's. "
-        "Contenders asked by HTTP lose what they hold when they die. How to run it: "
+        "Contenders asked by HTTP lose what they hold when they die. No GPU was measured. How to run it: "
         "[bench/README.md](../bench/README.md)."
     )
 
