@@ -14,10 +14,12 @@ from support.checker import OnlineChecker
 from support.pipeline import Pipeline
 from support.place import Place
 from support.promise import assert_all_committed, assert_dead_letters, assert_kept, numbered
+from support.proxy import Proxy
 from support.worker import WorkerProcess, wait_until
 
 BATCH = 16
 TIMEOUT_MS = 4000
+CUTS = 3
 
 
 def _settings(pipeline: Pipeline, **parts: Any) -> dict[str, Any]:
@@ -190,6 +192,33 @@ def test_row_09_a_broker_away_for_longer_than_a_transaction_may_take_repeats_not
             place.proxy.black_hole()
             wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker is unready")
             place.proxy.heal()
+            reader = pipeline.reader()
+            reader.wait_for(len(texts))
+            assert_all_committed(pipeline)
+            assert worker.stop() == 0
+    checker.assert_kept()
+    assert_kept(reader, texts)
+
+
+def _lose_an_answer(proxy: Proxy, worker: WorkerProcess) -> None:
+    """Between broker and worker, and with it the connection, while it works."""
+    passes, lost = len(worker.passes()), proxy.lost["answers"]
+    wait_until(lambda: len(worker.passes()) > passes + 5, "it is in the middle of it")
+    proxy.lose_answers()
+    wait_until(lambda: proxy.lost["answers"] > lost, "an answer was lost")
+    proxy.heal()
+
+
+def test_row_10_answers_of_the_broker_lost_in_transactions_lose_and_repeat_nothing(
+    place: Place, tmp_path: Path
+) -> None:
+    pipeline, texts = place.pipeline(), numbered(1000)
+    pipeline.send_all(texts.items())
+    kafka = {"session.timeout.ms": 30_000, "transaction.timeout.ms": 60_000}
+    with OnlineChecker(pipeline) as checker:
+        with WorkerProcess(tmp_path, _settings(pipeline, kafka=kafka)) as worker:
+            for _ in range(CUTS):
+                _lose_an_answer(place.proxy, worker)
             reader = pipeline.reader()
             reader.wait_for(len(texts))
             assert_all_committed(pipeline)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
@@ -98,3 +98,44 @@ def test_a_report_on_what_is_published_already_changes_nothing() -> None:
     held.stage._judge(message, KafkaError(KafkaError._MSG_TIMED_OUT))  # by a producer that was left behind
     assert held.stage._later == []
     assert held.next()[0] == {CLAIM: 2}
+
+
+class Client:
+    """A producer whose group's coordinator is away for its first transaction; notes what is asked of it."""
+
+    def __init__(self, said: list[str], name: str, *, fails: bool = False) -> None:
+        self._said = said
+        self._name = name
+        self._fails = fails
+
+    def __getattr__(self, call: str) -> Any:
+        def noted(*_: Any, **__: Any) -> None:
+            self._said.append(f"{self._name} {call}")
+            if self._fails and call == "send_offsets_to_transaction":
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT, "away", txn_requires_abort=True))
+
+        return noted
+
+
+def test_after_an_aborted_transaction_another_producer_carries_the_answers() -> None:
+    """The broker might take what the old one sends next for a repetition, and drop it."""
+    said: list[str] = []
+    held = Held(0)
+    held.answer(*held.records)
+    held.stage._producer = Client(said, "first", fails=True)
+    held.stage._make = lambda: Client(said, "second")
+    assert not held.stage._carry(held.commits.due(0.0), "group")
+    assert held.stage._carry(held.commits.due(0.0), "group")
+    held.stage._line.end()
+    assert said == [
+        "first begin_transaction",
+        "first produce",
+        "first send_offsets_to_transaction",
+        "first abort_transaction",
+        "first poll",
+        "second init_transactions",
+        "second begin_transaction",
+        "second produce",
+        "second send_offsets_to_transaction",
+        "second commit_transaction",
+    ]
