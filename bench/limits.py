@@ -83,10 +83,12 @@ def by_own_class(load: str, dtype: str) -> Callable[[Any, Sequence[Any]], None]:
     """Passes of Forebay's own model class, from rows to JSON-ready answers; the runner is not used."""
     import structlog
 
+    from forebay_consumer.allocator import keep_memory
     from forebay_consumer.models.image import ImageClassification
     from forebay_consumer.models.text import FeatureExtraction
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # the figures go to the other
+    keep_memory()  # as in the worker; the other loops are over by now
     kind: Any = FeatureExtraction if load == "T1" else ImageClassification
     model = kind(path=checkpoint(load), dtype=dtype, threads=1)
     model.load("cpu")

@@ -1,9 +1,9 @@
 """`make bench`: Forebay, the limits, and what a user would pick instead, interleaved in one run.
 
 Every repeat measures each load with the limits and with each contender in turn, so that a busy neighbour hits all
-alike; the limits before Forebay and after it, since a clock that wavers in between would else decide its share. The
-model's process is on core 0 with one torch thread; driver, broker and the like are on the last core. The figures are
-written after each contender, so that an interrupted run still has a report.
+alike; the limits before Forebay, after it and at the end, since a clock that wavers in between would else decide the
+shares. The model's process is on core 0 with one torch thread; driver, broker and the like are on the last core. The
+figures are written after each contender, so that an interrupted run still has a report.
 """
 
 import json
@@ -90,6 +90,9 @@ def main(
                         session.measure(PEERS[name], load, dtype, closed, {"repeat": repeat})
                         if name == "forebay":
                             limits(session, load, dtype, {"repeat": repeat})
+                        log.keep(session.rows)
+                    if names and names != ["forebay"]:
+                        limits(session, load, dtype, {"repeat": repeat})
                         log.keep(session.rows)
             for name in asked:
                 log.say(f"repeat {repeat + 1} of {repeats}: {name}")

@@ -46,16 +46,25 @@ class Found:
         return min(loops, key=lambda peer: spread.median if (spread := costs[peer]) else 0.0, default=None)
 
     def share(self, load: str, dtype: str, peer: str, mode: str) -> Spread | None:
-        """The limit's CPU for a request, the mean of the repeat, by the contender's: 1 is the limit itself."""
+        """The limit's CPU for a request by the contender's: 1 is the limit itself.
+
+        Of the limit those rows of the same repeat count that were measured last before the contender and first after
+        it, in the order of the run.
+        """
         limit = self.limit(load, dtype)
         if limit is None:
             return None
-        costs: dict[int, list[float]] = {}
-        for row in self.select(load, dtype, limit, mode_of(limit)):
-            costs.setdefault(row["repeat"], []).append(row["cpu_ms"])
-        best = {repeat: statistics.mean(measured) for repeat, measured in costs.items()}
-        own = self.select(load, dtype, peer, mode)
-        shares = [best[row["repeat"]] / row["cpu_ms"] for row in own if row["repeat"] in best and row["cpu_ms"]]
+        if peer == limit:
+            return Spread.of([1.0])
+        place = {id(row): number for number, row in enumerate(self.rows)}
+        measured = self.select(load, dtype, limit, mode_of(limit))
+        shares = []
+        for row in self.select(load, dtype, peer, mode):
+            alike = [(place[id(each)] - place[id(row)], each) for each in measured if each["repeat"] == row["repeat"]]
+            before = max((each for each in alike if each[0] < 0), default=None, key=lambda each: each[0])
+            after = min((each for each in alike if each[0] > 0), default=None, key=lambda each: each[0])
+            if row["cpu_ms"] and (nearest := [each[1]["cpu_ms"] for each in (before, after) if each]):
+                shares.append(statistics.mean(nearest) / row["cpu_ms"])
         return Spread.of(shares) if shares else None
 
     def stretch(self, load: str, dtype: str, peer: str, in_flight: int) -> Spread | None:

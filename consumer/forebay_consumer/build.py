@@ -22,6 +22,7 @@ from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.model import Model
 from forebay_consumer.models.registry import model_class
+from forebay_consumer.pace import Pace
 from forebay_consumer.pause import Pause
 from forebay_consumer.preprocess import Preprocess, Preprocessor
 from forebay_consumer.retries import Retries
@@ -204,6 +205,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         mode.settlement,
         mode.endings,
         flow,
+        Pace(flow, rules.linger_s),
         health,
         HealthServer(settings.metrics, health, metrics.registry),
         metrics,

@@ -5,6 +5,7 @@
 /livez     the polling loop still turns; says nothing of lag or of the broker
 """
 
+import errno
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -104,9 +105,10 @@ class HealthServer:
             try:
                 self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
             except OSError as error:
+                advice = "; a second worker on a machine needs another, such as 0, any that is free, or null, none"
                 raise BadConfig(
-                    f"metrics.host={host}, metrics.port={port}: {error.strerror or error}; a machine's second worker "
-                    "needs another port, 0 for any that is free, or null for none"
+                    f"metrics.host={host}, metrics.port={port}: {error.strerror or error}"
+                    f"{advice if error.errno == errno.EADDRINUSE else ''}"
                 ) from error
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
         return self

@@ -148,6 +148,7 @@ class Worker:
         commits: Settlement,
         books: Endings,
         flow: Flow,
+        pace: Pace,
         health: Health,
         server: HealthServer,
         metrics: Metrics,
@@ -167,7 +168,7 @@ class Worker:
         self._commits = commits
         self._books = books
         self._flow = flow
-        self._pace = Pace(flow, clock)
+        self._pace = pace
         self._health = health
         self._server = server
         self._metrics = metrics

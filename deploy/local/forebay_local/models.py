@@ -34,11 +34,12 @@ def build(name: str) -> Path:
     make = _MAKERS[name]
     folder = cache_folder() / "models" / f"{name}-{_recipe_hash()}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # others may want it, too, on a new machine
-        if not (folder / ABOUT).is_file():
-            print(f"making the model {name} (up to a minute, once) ...", file=sys.stderr, flush=True)
-            _make(make, name, folder)
+    if not (folder / ABOUT).is_file():
+        print(f"making the model {name} (once; a minute, more on busy cores) ...", file=sys.stderr, flush=True)
+        with (folder.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # others may want it, too, on a new machine
+            if not (folder / ABOUT).is_file():
+                _make(make, name, folder)
     return folder
 
 

@@ -111,10 +111,12 @@ def row(peer: str, mode: str, repeat: int, **figures: float) -> dict[str, Any]:
 
 ROWS = [
     row("model alone, packed", "loop", 0, per_s=100, cpu_ms=8),
-    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=12),
     row("model alone, packed", "loop", 1, per_s=50, cpu_ms=20),
     row("model alone, one at a time", "loop", 0, per_s=40, cpu_ms=25),
     row("Forebay", "closed 64", 0, per_s=64, cpu_ms=20, p50_ms=900, p95_ms=1_000, p99_ms=2_000, peak_mb=900),
+    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=12),
+    row("LitServe", "closed 64", 0, per_s=10, cpu_ms=80, p50_ms=900, p95_ms=1_000, p99_ms=2_000, peak_mb=900),
+    row("model alone, packed", "loop", 0, per_s=100, cpu_ms=4),
     row("Forebay", "closed 64", 1, per_s=32, cpu_ms=40, p50_ms=900, p95_ms=1_000, p99_ms=2_000, peak_mb=950),
     {"peer": "Triton", "load": "T1", "dtype": "float32", "repeat": 0, "not_measured": "no wheel"},
     {"experiment": "004.1", "case": "T2", "t(10) / t(1)": 2.5},
@@ -122,10 +124,12 @@ ROWS = [
 ]
 
 
-def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_mean_of_the_same_repeat() -> None:
+def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_two_nearest_of_the_same_repeat() -> None:
     found = Found(ROWS)
     assert found.limit("T1", "float32") == "model alone, packed"
     assert found.share("T1", "float32", "Forebay", "closed 64") == Spread(0.5, 0.5, 0.5)
+    assert found.share("T1", "float32", "LitServe", "closed 64") == Spread(0.1, 0.1, 0.1)
+    assert found.share("T1", "float32", "model alone, packed", "loop") == Spread(1, 1, 1)
     assert found.stretch("T1", "float32", "Forebay", 64) == Spread(1, 1.5, 2)
     assert shown(found.spread("T1", "float32", "Forebay", "closed 64", "per_s")) == "48.0 (32.0 to 64.0)"
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from forebay_consumer.{caller}
 
 def passes():
     for _ in range(20):
-        blocks = [b"x" * (1 << 20) for _ in range(40)]  # of 256 pages each
+        blocks = [b"x" * (1 << 20) for _ in range(40)]
         del blocks
 
 def faults():
@@ -32,7 +33,7 @@ BUILD = (
     "build import make_models; from forebay_consumer.config import ModelSettings; "
     "make_models(ModelSettings(task='text-classification', path='none', name='none'))"
 )
-PAGES = 40 * 256
+PAGES = 40 * (1 << 20) // resource.getpagesize()
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone has these settings")
 
 

@@ -142,8 +142,14 @@ def test_two_workers_on_port_0_get_a_port_each() -> None:
 def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
     with serving(health()) as server:
         taken = MetricsSettings(host="127.0.0.1", port=server.port)
-        with pytest.raises(BadConfig, match=rf"metrics\.port={server.port}: Address already in use; .* 0 for any"):
+        with pytest.raises(BadConfig, match=rf"metrics\.port={server.port}: Address already in use; .* needs another"):
             HealthServer(taken, health(), CollectorRegistry()).__enter__()
+
+
+def test_a_host_that_is_not_this_machine_gets_no_advice_on_ports() -> None:
+    settings = MetricsSettings(host="192.0.2.1", port=0)
+    with pytest.raises(BadConfig, match=r"^metrics\.host=192\.0\.2\.1, metrics\.port=0: [^;]+$"):
+        HealthServer(settings, health(), CollectorRegistry()).__enter__()
 
 
 def test_the_port_is_closed_at_the_end() -> None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from forebay_consumer.flow import Flow
-from forebay_consumer.pace import FEW, GATHER_S, LOOK_S, REST_S, Pace
+from forebay_consumer.pace import FEW, GATHER_S, KEEPS, LOOK_S, PAUSE_S, REST_S, Pace
 from support.consumer import ManualClock, make_record
 
 
@@ -18,6 +18,9 @@ class Resting(Flow):
 
     def wait_empty(self, timeout_s: float) -> None:
         self.waited.append(timeout_s)
+
+
+LINGER_S = 1.0
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ class Resting(Flow):
 )
 def test_it_rests_after_a_poll_that_brought_few(polled: int, room: int, waited: list[float]) -> None:
     flow = Resting()
-    pace = Pace(flow)
+    pace = Pace(flow, LINGER_S, ManualClock())
     pace.rest()
     assert not flow.waited
     pace.polled(polled, room)
@@ -43,45 +46,61 @@ def test_it_rests_after_a_poll_that_brought_few(polled: int, room: int, waited: 
     assert flow.waited == waited
 
 
-class Polls:
-    """Polls of a size at a steady rate, for longer than the rate is counted over; notes what is slept."""
-
-    def __init__(self, records: int, per_s: float) -> None:
-        self.clock = ManualClock()
-        self.slept: list[float] = []
-        self.flow = Resting()
-        self.pace = Pace(self.flow, self.clock, self.slept.append)
-        self.come(records, per_s)
-
-    def come(self, records: int, per_s: float) -> None:
-        until = self.clock() + 2.5 * LOOK_S
-        while self.clock() < until:
-            self.clock.advance(records / per_s)
-            self.pace.polled(records, 1000)
+@pytest.mark.parametrize(("linger_s", "waited"), [(0.0, []), (REST_S / 2, [REST_S / 2])], ids=str)
+def test_no_rest_is_longer_than_a_request_may_wait_for_company(linger_s: float, waited: list[float]) -> None:
+    flow = Resting()
+    pace = Pace(flow, linger_s, ManualClock())
+    pace.polled(1, 100)
+    pace.rest()
+    assert flow.waited == waited
 
 
 ENOUGH = FEW / GATHER_S  # per second
+
+
+class Polls:
+    """Polls at a steady rate; notes what is slept between them."""
+
+    def __init__(self, records: int, per_s: float, *, linger_s: float = LINGER_S, room: int = 1000) -> None:
+        self.clock = ManualClock()
+        self.slept: list[float] = []
+        self.flow = Resting()
+        self.room = room
+        self.pace = Pace(self.flow, linger_s, self.clock, self.slept.append)
+        self.come(records, per_s)
+
+    def come(self, records: int, per_s: float, windows: float = 1.5) -> None:
+        until = self.clock() + windows * LOOK_S
+        while self.clock() < until:
+            self.clock.advance(records / per_s)
+            self.pace.polled(records, self.room)
 
 
 def test_where_a_few_milliseconds_bring_enough_it_rests_until_they_are_there() -> None:
     polls = Polls(4, 2 * ENOUGH)
     polls.clock.advance(0.0005)
     polls.pace.rest()
-    assert polls.slept == [pytest.approx(GATHER_S / 2 - 0.0005)]
+    assert polls.slept == [pytest.approx(GATHER_S / 2 - 0.0005, rel=0.02)]
     assert not polls.flow.waited, "whatever is inside"
 
 
-def test_no_such_rest_is_longer_than_stated() -> None:
-    polls = Polls(4, 1.001 * ENOUGH)
+def test_it_rests_for_no_more_than_there_is_room_for() -> None:
+    polls = Polls(4, 2 * ENOUGH, room=FEW // 2)
     polls.pace.rest()
-    assert polls.slept == [pytest.approx(GATHER_S, rel=0.01)]
+    assert polls.slept == [pytest.approx(GATHER_S / 4, rel=0.02)]
 
 
 def test_what_comes_more_slowly_is_not_gathered() -> None:
-    polls = Polls(4, 0.98 * ENOUGH)
+    polls = Polls(4, 0.9 * ENOUGH)
     polls.pace.rest()
     assert not polls.slept
     assert polls.flow.waited == [REST_S]
+
+
+def test_with_little_linger_only_what_comes_faster_is_gathered() -> None:
+    polls = Polls(4, 1.5 * ENOUGH, linger_s=GATHER_S / 2)
+    polls.pace.rest()
+    assert not polls.slept
 
 
 def test_a_turn_that_took_long_needs_no_rest() -> None:
@@ -104,6 +123,82 @@ def test_a_poll_that_brought_enough_is_followed_at_once() -> None:
     polls.pace.rest()
     assert not polls.slept
     assert not polls.flow.waited
+
+
+def test_where_gathering_brings_fewer_it_is_left_alone_for_longer_and_longer() -> None:
+    polls = Polls(4, 2 * ENOUGH)
+
+    def gathers() -> bool:
+        before = len(polls.slept)
+        polls.pace.rest()
+        return len(polls.slept) > before
+
+    def until_gathering_is(wanted: bool, per_s: float) -> float:
+        began = polls.clock()
+        while gathers() is not wanted and polls.clock() < began + 60:
+            polls.come(4, per_s, windows=0.1)
+        return polls.clock() - began
+
+    pauses = []
+    for _ in range(3):
+        assert gathers()
+        until_gathering_is(False, (KEEPS - 0.05) * 2 * ENOUGH)
+        pauses.append(until_gathering_is(True, 2 * ENOUGH))
+    assert pauses == [pytest.approx(pause_s, abs=3 * LOOK_S) for pause_s in (PAUSE_S, 2 * PAUSE_S, 4 * PAUSE_S)]
+
+
+def test_where_gathering_brings_as_many_it_goes_on() -> None:
+    polls = Polls(4, 2 * ENOUGH)
+    polls.come(4, (KEEPS + 0.05) * 2 * ENOUGH, windows=20)
+    polls.pace.rest()
+    assert polls.slept
+
+
+def test_a_pause_of_the_clients_is_not_taken_for_gathering_that_brings_fewer() -> None:
+    polls = Polls(4, 2 * ENOUGH)
+    polls.clock.advance(5.0)
+    polls.pace.polled(0, 1000)
+    polls.come(4, 2 * ENOUGH, windows=2.5)
+    polls.pace.rest()
+    assert polls.slept
+
+
+class Clients(Flow):
+    """So many clients, each of which asks again a while after its answer; passes of `fixed_s + each_s × rows`."""
+
+    def __init__(self, count: int, fixed_s: float, each_s: float, linger_s: float) -> None:
+        super().__init__(10_000, 10_000_000)
+        self.clock = ManualClock()
+        self._costs = fixed_s, each_s
+        self._come_s = [0.0] * count
+        self._free_s = 0.0  # when the last pass is over
+        self._pace = Pace(self, linger_s, self.clock, self.clock.advance)
+
+    def wait_empty(self, timeout_s: float) -> None:
+        self.clock.advance(max(0.0, min(timeout_s, self._free_s - self.clock())))
+
+    def answered(self, within_s: float) -> int:
+        count = 0
+        while self.clock() < within_s:
+            self._pace.rest()
+            if (soonest := min(self._come_s)) > self.clock():
+                self.clock.advance(soonest - self.clock())
+            asking = [place for place, come_s in enumerate(self._come_s) if come_s <= self.clock()]
+            self._pace.polled(len(asking), 1000)
+            fixed_s, each_s = self._costs
+            self._free_s = max(self._free_s, self.clock()) + fixed_s + each_s * len(asking)
+            for place in asking:
+                self._come_s[place] = self._free_s + 0.0006 + 0.00002 * place
+            self.clock.advance(0.0002)  # of the turn itself
+            count += len(asking)
+        return count
+
+
+@pytest.mark.parametrize("fixed_s", [0.0002, 0.0006, 0.002], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 20, 64, 200])
+def test_no_number_of_clients_that_wait_for_their_answers_is_served_more_slowly(count: int, fixed_s: float) -> None:
+    plain = Clients(count, fixed_s, 0.00002, REST_S).answered(8.0)  # so short a linger gathers next to nothing
+    assert Clients(count, fixed_s, 0.00002, LINGER_S).answered(8.0) > 0.94 * plain
 
 
 def test_with_nothing_inside_nobody_waits() -> None:

@@ -3,7 +3,7 @@
 from unittest.mock import MagicMock
 
 from forebay_consumer.flow import Flow
-from forebay_consumer.pace import FEW
+from forebay_consumer.pace import FEW, Pace
 from forebay_consumer.record import Record
 from forebay_consumer.worker import Worker
 from support.consumer import ManualClock, make_record
@@ -21,8 +21,9 @@ class Site(Flow):
         trials = MagicMock(suspicious=False, opening=False, admit=lambda _: ([], []))
         others = [MagicMock() for _ in range(9)]
         self.worker = Worker(
-            intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self, others[6],
-            others[7], others[8], MagicMock(), MagicMock(), 1, MagicMock(), ManualClock(),
+            intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self,
+            Pace(self, 1.0, ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 1, MagicMock(),
+            ManualClock(),
         )  # fmt: skip
 
     def _poll(self, *_: object) -> list[Record]:
