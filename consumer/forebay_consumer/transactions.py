@@ -10,9 +10,9 @@ could overtake a transaction, and set its offset back.
 
 A commit whose fate was unknown for a while is asked for until it is known, and then the producer begins anew with a
 higher epoch: the broker might still hold the first request, and would end the next transaction by it
-(Jepsen, Bufstream 0.1.0). After an aborted transaction it begins anew, too: with the old epoch the client may give its
-next message the sequence number of one that the broker has, though its answer was lost; then the broker takes it for a
-repetition and drops it, and the client reports it delivered [2 of 7 aborts after a lost connection, librdkafka 2.16.0].
+(Jepsen, Bufstream 0.1.0). After an aborted transaction it begins anew, too: with the old epoch the first message of the
+next one can be reported delivered and not be in the log [2 of 7 aborts after a lost connection, librdkafka 2.16.0]. It
+looks as if it took the sequence number of a message that the broker has, and passed for its repetition.
 """
 
 import threading
