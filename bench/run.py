@@ -91,7 +91,7 @@ def main(
                         if name == "forebay":
                             limits(session, load, dtype, {"repeat": repeat})
                         log.keep(session.rows)
-                    if names and names != ["forebay"]:
+                    if names and names[-1] != "forebay":
                         limits(session, load, dtype, {"repeat": repeat})
                         log.keep(session.rows)
             for name in asked:

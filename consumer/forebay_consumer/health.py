@@ -105,11 +105,10 @@ class HealthServer:
             try:
                 self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
             except OSError as error:
-                advice = "; a second worker on a machine needs another, such as 0, any that is free, or null, none"
-                raise BadConfig(
-                    f"metrics.host={host}, metrics.port={port}: {error.strerror or error}"
-                    f"{advice if error.errno == errno.EADDRINUSE else ''}"
-                ) from error
+                problem = f"metrics.host={host}, metrics.port={port}: {error.strerror or error}"
+                if error.errno == errno.EADDRINUSE:
+                    problem += "; a second worker on a machine needs another: 0 for any that is free, null for none"
+                raise BadConfig(problem) from error
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
         return self
 
