@@ -142,11 +142,12 @@ class Instance:
         if not rows:
             return None
         profiles = Profiles(self._model.profile_file())
-        key = f"{self._model.profile_key()} {most} {max_cost} {sorted(cost for _, cost in rows)}"
+        packs = self._model.packing is not None
+        key = f"{self._model.profile_key()} {most} {max_cost} {sorted(cost for _, cost in rows)}{' mixed' * packs}"
         kept = profiles.find(key)
         if kept and (kept.max_rows > most or (max_cost is not None and kept.max_cost != max_cost)):
             kept = None  # no profile within these bounds says so
-        found, sweeps = (kept, ()) if kept else profile(rows, most, max_cost, self._try, self._clock)
+        found, sweeps = (kept, ()) if kept else profile(rows, most, max_cost, self._try, self._clock, packs)
         if found and not kept:
             profiles.keep(key, found)
         self._log.info(

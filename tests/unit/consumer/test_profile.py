@@ -22,10 +22,13 @@ class Device:
 
     def __call__(self, rows: Sequence[int]) -> None:
         self.sizes.append(len(rows))
+        self.mixed = len(set(rows)) > 1
         self.clock.advance(self._seconds(len(rows), rows[0]))
 
-    def profile(self, costs: Sequence[int], most: int = 64, max_cost: int | None = None) -> Sizes | None:
-        return profile([(cost, cost) for cost in costs], most, max_cost, self, self.clock)[0]
+    def profile(
+        self, costs: Sequence[int], most: int = 64, max_cost: int | None = None, packs: bool = False
+    ) -> Sizes | None:
+        return profile([(cost, cost) for cost in costs], most, max_cost, self, self.clock, packs)[0]
 
 
 def overhead(size: int, cost: int) -> float:
@@ -67,6 +70,42 @@ def test_rows_of_unlike_costs_have_a_best_cost_too() -> None:
     assert Device(seconds).profile([8, 64, 256], 64) == Sizes(64, 512)
     assert Device(seconds).profile([64], 128) == Sizes(128, 512)  # how many cheaper ones are best is not known
     assert Device(seconds).profile([8, 64, 256], 64, max_cost=128) == Sizes(16, 128)
+
+
+@pytest.mark.parametrize(
+    ("costs", "most", "max_cost", "found"),
+    [
+        pytest.param([8, 64, 256], 64, None, Sizes(8, 8 * 328), id="8 of each"),
+        pytest.param([8, 256, 64, 64], 64, 1000, Sizes(8, 1000), id="a bound on the cost that is given"),
+        pytest.param([8, 64, 256], 12, None, Sizes(8, 4 * 328), id="no more than may be"),
+        pytest.param([8, 256], 2, None, Sizes(2, 264), id="one of each"),
+        pytest.param([8, 64, 256], 2, None, Sizes(2, 512), id="fewer than there are kinds"),
+        pytest.param([64], 64, None, Sizes(64, 512), id="one kind"),
+    ],
+)
+def test_where_a_model_packs_mixtures_are_tried(
+    costs: Sequence[int], most: int, max_cost: int | None, found: Sizes
+) -> None:
+    """Equal rows are best by eights, mixed ones by 24."""
+
+    def seconds(size: int, _cost: int) -> float:
+        return 0.001 * (size + (1 if device.mixed else 0.25))
+
+    device = Device(seconds)
+    assert device.profile(costs, most, max_cost, packs=True) == found
+
+
+@pytest.mark.parametrize("disturbed", range(5), ids=str)
+def test_one_slow_size_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: int) -> None:
+    """A pass costs as much as 30 tokens; all passes of one size were a tenth slower."""
+
+    def seconds(size: int, _cost: int) -> float:
+        slower = 1.1 if size == 2 * 2**disturbed else 1.0
+        return 0.0003 * (30 + size * 67 / 2) * slower
+
+    found = Device(seconds).profile([5, 62], 64, packs=True)
+    assert found is not None
+    assert found.max_cost in (536, 1072)
 
 
 def test_a_size_that_cannot_be_run_ends_the_search_below_it() -> None:
