@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from bench.drive.kafka import KafkaDriver
 from bench.drive.sample import NotAnswered, Plan
 from bench.load import MIXES
-from bench.measure import MODEL_CORE, driver_core
+from bench.measure import MODEL_CORE, Tree, driver_core
 from bench.peers.all import PEERS
 from bench.peers.forebay import Forebay
 from bench.session import Row, Session, child, figures
@@ -82,21 +83,38 @@ def lag(session: Session, about: Row) -> None:
 
 
 def workers(session: Session, about: Row) -> None:
-    """One worker and two, on a core each, with a backlog of T1."""
-    count, first = session.size.of(BACKLOG), 0.0
+    """One worker and two, on a core each, in turns, with a backlog of T1, as long as both have work."""
+    count = session.size.of(BACKLOG)
     work = session.work("T1", "float32", count)
-    for cores in ((MODEL_CORE,), (MODEL_CORE, driver_core())):
-        peer = Forebay(workers=len(cores))
-        with session.asked(peer, work, partitions=2, cores=cores) as (driver, tree):
+    with ExitStack() as served:
+        asked: dict[int, tuple[KafkaDriver, Tree]] = {}
+        for cores in ((MODEL_CORE,), (MODEL_CORE, driver_core())):
+            peer = Forebay(workers=len(cores))
+            driver, tree = served.enter_context(session.asked(peer, work, partitions=2, cores=cores))
             assert isinstance(driver, KafkaDriver)
             driver.closed(Plan(16, 32))
             _wait_shared(session, f"{driver.job.requests}-forebay", len(cores))
             driver.closed(Plan(16, 32))
-            with session.modest():
-                found = session.backlog(driver, tree, count)
-            first = first or found["per_s"]
-            case = f"{len(cores)} on {len(cores)} cores"
-            session.rows.append({**about, "case": case, **found, "ratio": found["per_s"] / first})
+            asked[len(cores)] = driver, tree
+        with session.modest():
+            for _ in range(TURNS):
+                found = {number: _while_busy(session, *asked[number], count) for number in asked}
+                for number, row in found.items():
+                    ratio = row["per_s"] / found[1]["per_s"]
+                    case = f"{number} on {number} cores"
+                    session.rows.append({**about, "case": case, **row, "ratio": ratio})
+
+
+def _while_busy(session: Session, driver: KafkaDriver, tree: Tree, count: int) -> Row:
+    """The first three quarters of a backlog: what is last is done by the slower of two workers alone."""
+    tree.suspend()
+    tally = driver.fill(count)
+    with session.meter(tree) as meter:
+        tree.resume()
+        driver.drain(tally, left=count // 4)
+    found = figures(tally, meter)
+    driver.drain(tally)
+    return found
 
 
 def _wait_shared(session: Session, group: str, members: int) -> None:

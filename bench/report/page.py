@@ -17,7 +17,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     "idle": "One request in flight; ratio: p50 by the bare forward pass's",
     "lag": "T3, the first 20,000 requests of a backlog of so many; ratio: CPU by that of the shortest backlog",
     "memory": "Memory: a worker with a backlog and its model alone in a process, and how much more it needs",
-    "workers": "T1, a backlog before one worker and two; ratio: throughput by one worker's",
+    "workers": "T1, three quarters of a backlog, one worker and two in turns; ratio: throughput by one worker's",
 }
 FIGURES: Final[Mapping[str, str]] = {
     "per_s": "requests/s",
