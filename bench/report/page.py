@@ -15,7 +15,7 @@ TITLES: Final[Mapping[tuple[str, str], str]] = {
 QUESTIONS: Final[Mapping[str, str]] = {
     "lengths": "Five mixes of length, a backlog of each; ratio: throughput by one at a time",
     "idle": "One request in flight; ratio: p50 by the bare forward pass's",
-    "lag": "T3, the first 20,000 requests of a backlog of so many; ratio: CPU by that of the shortest backlog",
+    "lag": "T3, so many waiting, of which as many as the shortest has are measured; ratio: CPU by that of the shortest",
     "memory": "Memory: a worker with a backlog and its model alone in a process, and how much more it needs",
     "workers": "T1, three quarters of a backlog, one worker and two in turns; ratio: throughput by one worker's",
 }

@@ -21,6 +21,7 @@ NEARLY: Final = 0.97  # of the best throughput: less than what noise makes of on
 _FIRST: Final = 4  # sizes in the first round: 1, 2, 4, 8
 _FLAT: Final = 2  # sizes beyond the fastest that brought nothing: what follows brings less
 _ROUNDS: Final = 4  # once nothing larger is worth trying
+_ALIKE: Final = 8  # units in one measurement, once the first round has told what they take
 
 Pass = Callable[[Sequence[Any]], None]
 """Collate, forward and postprocess prepared rows; blocks until the device is done."""
@@ -102,18 +103,26 @@ def _spread(rows: Sequence[tuple[Any, int]]) -> list[tuple[Any, int]]:
 
 
 def _sweep(unit: Sequence[Any], most: int, run: Pass, ends_s: float, clock: Clock) -> dict[int, float]:
-    """The best of several rounds over all sizes: neighbours on the machine only ever add, and rarely for long."""
-    took: dict[int, float] = {}  # seconds of the fastest pass
+    """The best of several rounds over all sizes: neighbours on the machine only ever add, and rarely for long.
+
+    Small batches run several times in a row: a clock that wavers would let a short pass, and no long one, find its
+    fast moments.
+    """
+    took: dict[int, float] = {}  # seconds of a pass, in the fastest measurement
+    passes: dict[int, int] = {}  # in that
     sizes = doubling(most)
     reach, rounds = min(_FIRST, len(sizes)), 0
     while rounds < _ROUNDS:
         for size in sizes[:reach]:
             # Twice the rows take at most twice as long, or are not worth trying.
             expected_s = took.get(size) or (size * took[max(took)] / max(took) if took else 0.0)
-            if clock() + expected_s > ends_s:
+            times = max(1, min(max(took, default=1), _ALIKE) // size)
+            if clock() + times * expected_s > ends_s:
                 return _rates(took)
             try:
-                took[size] = min(_timed([*unit] * size, run, clock), took.get(size, float("inf")))
+                found = _timed([*unit] * size, times, run, clock)
+                took[size] = found if times > passes.get(size, 0) else min(found, took[size])
+                passes[size] = times
             except FatalError:
                 raise
             except Exception:  # the model's own; out of memory above all
@@ -147,10 +156,11 @@ def _evened(rates: dict[int, float]) -> dict[int, float]:
     return {size: size / (a + b * size) for size in rates} if a > 0 < b else rates
 
 
-def _timed(batch: Sequence[Any], run: Pass, clock: Clock) -> float:
+def _timed(batch: Sequence[Any], times: int, run: Pass, clock: Clock) -> float:
     began = clock()
-    run(batch)
-    return max(clock() - began, 1e-9)
+    for _ in range(times):
+        run(batch)
+    return max((clock() - began) / times, 1e-9)
 
 
 def doubling(most: int) -> list[int]:
