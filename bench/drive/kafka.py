@@ -21,7 +21,8 @@ class KafkaDriver:
         self._headers = list(peer.headers())
         self._producer: Any = Producer({"bootstrap.servers": job.servers, "linger.ms": 0, "log_level": 4})
         self._consumer: Any = Consumer({"bootstrap.servers": job.servers, "group.id": "driver"})
-        self._consumer.assign([TopicPartition(job.replies, number, 0) for number in range(partitions)])
+        self._replies = [TopicPartition(job.replies, number, 0) for number in range(partitions)]
+        self._consumer.assign(self._replies)
 
     def __enter__(self) -> "KafkaDriver":
         return self
@@ -96,6 +97,10 @@ class KafkaDriver:
                 self._take(tally, message)
             if time.monotonic() > deadline:
                 raise NotAnswered(f"{len(tally.waiting)} of {tally.sent} not answered within {within_s:.0f} s")
+
+    def replied(self) -> int:
+        """How many replies there are, whoever asked."""
+        return sum(self._consumer.get_watermark_offsets(each, timeout=10)[1] for each in self._replies)
 
     def backlog(self, count: int, tree: Tree, meter: Meter) -> Tally:
         """Write `count` requests while the contender is stopped; measured is from then to the last answer."""
