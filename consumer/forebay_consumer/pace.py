@@ -28,7 +28,7 @@ LOOK_S: Final = 0.1  # what a rate is counted over, at least
 SURE: Final = 3  # looks in a row that say the same
 KEEPS: Final = 0.9  # of the rate
 MORE: Final = 1.3  # times the rate: these are other clients
-PAUSE_S: Final = 1.0  # without gathering, once it was no good; twice as long each time
+PAUSE_S: Final = 4.0  # without gathering, once it was no good; twice as long each time
 LONGEST_PAUSE_S: Final = 16.0
 
 
@@ -74,7 +74,9 @@ class Pace:
         if not 0 < self._records < min(MANY if self._gathering else FEW, self._room):
             return
         if self._gathering:
-            rest_s = min(self._gather_s, min(MANY, self._room) / self._per_s)
+            # Clients too few for so long a rest ask less often, which must not make it longer.
+            per_s = max(self._per_s, self._rate(False))
+            rest_s = min(self._gather_s, min(MANY, self._room) / per_s)
             if (left_s := self._polled_s + rest_s - self._clock()) > 0:
                 self._sleep(left_s)
         elif self._rest_s:
@@ -85,7 +87,7 @@ class Pace:
         gathering, fast = self._gathering, per_s * self._gather_s >= WORTH
         if not self._idle:  # else they may have had no more to ask
             self._compare(per_s, gathering)
-        sure = self._worse >= (SURE if fast else 1)
+        sure = self._worse >= (SURE if fast else 1)  # too few to gather, and were more: gathering may be why
         if gathering and sure:
             self._not_before_s, self._paused_per_s = now + self._pause_s, self._rate(False)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -1,7 +1,7 @@
 """The best size of a batch is the smallest that is nearly as fast as any, found in bounded time."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -95,17 +95,18 @@ def test_where_a_model_packs_mixtures_are_tried(
     assert device.profile(costs, most, max_cost, packs=True) == found
 
 
-@pytest.mark.parametrize("disturbed", range(5), ids=str)
-def test_one_slow_size_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: int) -> None:
-    """A pass costs as much as 30 tokens; all passes of one size were a tenth slower."""
+@pytest.mark.parametrize(
+    "disturbed", [{4: 0.92}, {4: 0.95, 32: 1.1}, {8: 1.1, 16: 1.05, 32: 1.08}, {8: 1.05, 16: 1.1, 32: 1.1}], ids=str
+)
+def test_noise_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: Mapping[int, float]) -> None:
+    """A pass costs as much as 30 tokens, a mixture as much as 67: 4 reach 0.93 of what 16 do, 8 do 0.97."""
 
     def seconds(size: int, _cost: int) -> float:
-        slower = 1.1 if size == 2 * 2**disturbed else 1.0
-        return 0.0003 * (30 + size * 67 / 2) * slower
+        return 0.0003 * (30 + 67 * size / 2) * disturbed.get(size // 2, 1.0)
 
     found = Device(seconds).profile([5, 62], 64, packs=True)
     assert found is not None
-    assert found.max_cost in (536, 1072)
+    assert found.max_cost == 8 * 67
 
 
 def test_a_size_that_cannot_be_run_ends_the_search_below_it() -> None:
