@@ -67,7 +67,7 @@ def _head(run: Mapping[str, Any]) -> Iterator[str]:
     yield _paragraph(
         "Every contender runs the same model with one torch thread on one core, batches of at most 32 (pictures: 8) "
         "and a window of 5 ms, Forebay with the sizes that its own profile finds; "
-        "driver and broker, or Redis, run on another core. Each run's requests are all answered, "
+        "driver and broker, which is warm, or Redis, run on another core. Each run's requests are all answered, "
         "and a sample of the answers is compared with the model's own. *Closed 64* keeps 64 requests in flight; a "
         "*backlog* waits in the topic before the contender is let go. CPU is that of the contender's processes, "
         "without the broker; *share of the limit* is the CPU of the best loop in one process, by the contender's. "
