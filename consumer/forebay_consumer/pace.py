@@ -87,7 +87,7 @@ class Pace:
         gathering, fast = self._gathering, per_s * self._gather_s >= WORTH
         if not self._idle:  # else they may have had no more to ask
             self._compare(per_s, gathering)
-        sure = self._worse >= (SURE if fast else 1)  # too few to gather, and were more: gathering may be why
+        sure = self._worse >= (SURE if fast else 1)  # too few to gather for, who were more without it
         if gathering and sure:
             self._not_before_s, self._paused_per_s = now + self._pause_s, self._rate(False)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

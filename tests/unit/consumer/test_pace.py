@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from forebay_consumer import pace
 from forebay_consumer.flow import Flow
 from forebay_consumer.pace import FEW, GATHER_S, KEEPS, LOOK_S, MANY, PAUSE_S, REST_S, WORTH, Pace
 from support.consumer import ManualClock, make_record
@@ -248,8 +247,10 @@ def test_no_number_of_clients_that_wait_for_their_answers_is_served_more_slowly(
     count: int, fixed_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gathered = Clients(count, fixed_s, 0.00002, LINGER_S).answered(8.0)
-    monkeypatch.setattr(pace, "WORTH", math.inf)
+    briefly = Clients(count, fixed_s, 0.00002, REST_S).answered(8.0)
+    monkeypatch.setattr("forebay_consumer.pace.WORTH", math.inf)  # never
     assert gathered > 0.94 * Clients(count, fixed_s, 0.00002, LINGER_S).answered(8.0)
+    assert gathered > 0.91 * briefly
 
 
 def test_with_nothing_inside_nobody_waits() -> None:

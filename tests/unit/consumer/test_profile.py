@@ -96,9 +96,18 @@ def test_where_a_model_packs_mixtures_are_tried(
 
 
 @pytest.mark.parametrize(
-    "disturbed", [{4: 0.92}, {4: 0.95, 32: 1.1}, {8: 1.1, 16: 1.05, 32: 1.08}, {8: 1.05, 16: 1.1, 32: 1.1}], ids=str
+    ("disturbed", "units"),
+    [
+        ({1: 1.1}, 16),
+        *(({2**power: 1.1}, 8) for power in range(1, 5)),
+        ({4: 0.92}, 8),
+        ({4: 0.95, 32: 1.1}, 8),
+        ({8: 1.1, 16: 1.05, 32: 1.08}, 8),
+        ({8: 1.05, 16: 1.1, 32: 1.1}, 8),
+    ],
+    ids=str,
 )
-def test_noise_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: Mapping[int, float]) -> None:
+def test_noise_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: Mapping[int, float], units: int) -> None:
     """A pass costs as much as 30 tokens, a mixture as much as 67: 4 reach 0.93 of what 16 do, 8 do 0.97."""
 
     def seconds(size: int, _cost: int) -> float:
@@ -106,7 +115,7 @@ def test_noise_does_not_make_a_far_smaller_mixture_nearly_as_fast(disturbed: Map
 
     found = Device(seconds).profile([5, 62], 64, packs=True)
     assert found is not None
-    assert found.max_cost == 8 * 67
+    assert found.max_cost == units * 67
 
 
 def test_a_size_that_cannot_be_run_ends_the_search_below_it() -> None:
