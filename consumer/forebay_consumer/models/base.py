@@ -7,7 +7,7 @@ import platform
 import shutil
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -29,8 +29,6 @@ _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "fast": torch.float32,  # until `tune` finds that bfloat16 does as well
 }
-_COMPILED_ROWS: Final = (1, 2, 5)  # the compiler makes one row a case of its own, and any number another
-
 # transformers changes torch's defaults for the whole process while it loads: two loads at once spoil each other.
 _loading: Final = threading.Lock()
 
@@ -44,7 +42,7 @@ class TorchModel(Model):
             it natively and the outputs of the samples stay within the task's tolerance, else float32.
         threads: torch's intra-op threads for the whole process; None leaves torch's choice.
         trust_remote_code: run Python code that comes with the checkpoint; off unless set.
-        compile: let torch.compile make kernels for this model before the first request, which takes a minute.
+        compile: let torch.compile make kernels for this model before the first request, which takes a minute or two.
     Raises:
         BadConfig: an option has a value that is not allowed.
     """
@@ -172,11 +170,17 @@ class TorchModel(Model):
         options = {"freezing": True} if self._device == "cpu" else {}
         try:
             self._model.compile(dynamic=True, options=options)
-            for count in _COMPILED_ROWS:
-                if len(prepared) >= count:
-                    self.forward(self.collate(prepared[-count:]))
+            for batch in self.batches_of_each_kind(prepared) if prepared else ():
+                self.forward(self.collate(batch))
         except Exception as error:  # the compiler's own tree of errors, and whatever the checkpoint's code raises there
             raise ModelUnavailable(f"model.options.compile=true: the model cannot be compiled: {error}") from error
+
+    def batches_of_each_kind(self, rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
+        """Batches of the prepared `rows`, one for each case that the compiler makes kernels of its own for.
+
+        Any number of rows is one case, a single row another.
+        """
+        return [rows[-1:], [rows[-1]] * 2]
 
     def _prepared(self, rows: Sequence[Any]) -> list[Any]:
         return [row for row in self.preprocess(rows, {}) if not isinstance(row, RequestError)]

@@ -3,7 +3,7 @@
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -152,6 +152,16 @@ class TextModel(TorchModel):
         """Pack the rows, else pad them to the longest, on the side that the tokenizer says."""
         with translated_memory_errors():
             return self._padded(rows) if self._packing is None else self._parts(rows)
+
+    def batches_of_each_kind(self, rows: Sequence[Tokens]) -> Iterable[Sequence[Tokens]]:
+        """What is packed is a case beside what is padded, in a single row or in several."""
+        batches = [*super().batches_of_each_kind(rows)]
+        if self._packing is not None:
+            unequal = sorted({self.cost(row): row for row in rows}.items())[:2]
+            if len(unequal) == 2 and unequal[-1][0] <= self._packing.width:
+                pair = [row for _, row in unequal]
+                batches += [pair, pair * (1 + 2 * self._packing.width // sum(cost for cost, _ in unequal))]
+        return batches
 
     def padding(self, batch: Batch) -> float | None:
         return batch.padding if isinstance(batch, Parts) else None

@@ -267,16 +267,21 @@ def test_compile_is_dynamic_frozen_on_a_cpu_and_tried_before_the_first_request(
     asked: list[Any] = []
     model: Any = loaded("text-classification", "classes", compile=True)
     monkeypatch.setattr(model._model, "compile", lambda **how: asked.append(how))
-    collate, sizes = model.collate, []
+    forward, tried = model.forward, list[tuple[str, str]]()
 
-    def watched(rows: Any) -> Any:
-        sizes.append(len(rows))
-        return collate(rows)
+    def watched(batch: Any) -> Any:
+        tried.extend(map(_kind, batch.parts))
+        return forward(batch)
 
-    model.collate = watched
+    model.forward = watched
     model.tune(())
     assert asked == [{"dynamic": True, "options": {"freezing": True}}]
-    assert sizes == [1, 2, 5]
+    assert tried == [("padded", "one"), ("padded", "more"), ("packed", "one"), ("packed", "more")]
+
+
+def _kind(part: Any) -> tuple[str, str]:
+    how, ids = ("padded", part["input_ids"]) if isinstance(part, dict) else ("packed", part.inputs["input_ids"])
+    return how, "one" if len(ids) == 1 else "more"
 
 
 @pytest.mark.parametrize("family", ["modernbert", "qwen3"])
