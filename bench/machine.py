@@ -8,8 +8,16 @@ from typing import Any, Final
 
 import psutil
 
+NO_BFLOAT16: Final = "this CPU has no instructions for bfloat16"
 _TOLD: Final = ("torch", "transformers", "confluent-kafka", "orjson", "numpy")
-_FLAGS: Final = ("avx2", "avx512f", "amx_bf16")
+_FLAGS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def machine_multiplies_bfloat16() -> bool:
+    """As the worker finds it. It takes a second: torch is asked."""
+    from forebay_consumer.models.precision import multiplies_bfloat16
+
+    return multiplies_bfloat16("cpu")
 
 
 def machine() -> dict[str, Any]:

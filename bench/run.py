@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench import criteria
 from bench.load import LOADS
-from bench.machine import machine
+from bench.machine import NO_BFLOAT16, machine, machine_multiplies_bfloat16
 from bench.peers.all import PEERS
 from bench.session import RESULTS, Row, Session, Size
 
@@ -69,17 +69,23 @@ def main(
     questions: Annotated[str, typer.Option(help="which single questions, by comma")] = ",".join(criteria.QUESTIONS),
     repeats: Annotated[int, typer.Option(help="how often all is measured, in turn")] = 3,
     scale: Annotated[float, typer.Option(help="less than 1: shorter loops, for a try")] = 1.0,
-    bfloat16: Annotated[bool, typer.Option(help="T1 in bfloat16 too")] = True,
+    bfloat16: Annotated[bool, typer.Option(help="T1 in bfloat16 too, where the CPU multiplies it")] = True,
     out: Annotated[Path, typer.Option(help="the figures")] = RESULTS / "full.json",
 ) -> None:
     """Measure; `python -m bench.report` makes the page and the plots of what was found."""
     names, wanted, asked = chosen(peers, list(PEERS)), chosen(loads, LOADS), chosen(questions, list(criteria.QUESTIONS))
     about: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "repeats": repeats, "scale": scale}
     log = Log(out, about)
+    skipped = {name: why for name in names if (why := PEERS[name].not_here())}
+    names = [name for name in names if name not in skipped]
+    dtypes = ("float32", "bfloat16") if bfloat16 and machine_multiplies_bfloat16() else ("float32",)
     with Session(Size(scale)) as session:
+        session.rows += [{"peer": PEERS[name].name, "not_measured": why} for name, why in skipped.items()]
+        if bfloat16 and "bfloat16" not in dtypes:
+            session.rows.append({"peer": "all, in bfloat16", "load": "T1", "not_measured": NO_BFLOAT16})
         for repeat in range(repeats):
             for load in wanted:
-                for dtype in ("float32", "bfloat16") if load == "T1" and bfloat16 else ("float32",):
+                for dtype in dtypes if load == "T1" else dtypes[:1]:
                     log.say(f"repeat {repeat + 1} of {repeats}: {load} {dtype}")
                     limits(session, load, dtype, {"repeat": repeat})
                     for name in names:

@@ -70,6 +70,10 @@ class Peer(ABC):
         """Whether it is to be measured with them."""
         return True
 
+    def not_here(self) -> str | None:
+        """Why measuring it on this machine would tell nothing; None where it does."""
+        return None
+
     def computes_in(self, dtype: str) -> str:
         """The precision that its answers are held to, where `dtype` is asked of all."""
         return dtype

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.machine import NO_BFLOAT16, machine_multiplies_bfloat16
 from bench.peers.base import Job, Peer
 
 # T1 and T2: what the worker's own profile finds.
@@ -53,6 +54,9 @@ class Fast(Forebay):
 
     def takes(self, load: str, dtype: str) -> bool:
         return load in _TASKS and dtype == "float32"
+
+    def not_here(self) -> str | None:
+        return None if machine_multiplies_bfloat16() else NO_BFLOAT16
 
     def computes_in(self, dtype: str) -> str:  # noqa: ARG002
         return "bfloat16"

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from bench.report.found import Found, is_limit, mode_of, number, shown
@@ -29,12 +30,18 @@ FIGURES: Final[Mapping[str, str]] = {
     "peak_mb": "peak MB",
     "above_mb": "MB above",
 }
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def page(run: Mapping[str, Any], experiments: Mapping[str, str]) -> str:
-    """Markdown of a run; `experiments` has a title for each."""
-    found = Found(run["rows"])
-    parts = [*_head(run)]
+def page(runs: Sequence[Mapping[str, Any]], experiments: Mapping[str, str], others: Mapping[str, str] = NONE) -> str:
+    """Markdown of runs, of which no two measured the same.
+
+    Args:
+        experiments: a title for each.
+        others: pages like this one, of other machines, and where they are.
+    """
+    found = Found([row for run in runs for row in run["rows"]])
+    parts = [*_head(runs, others)]
     for (load, dtype), title in TITLES.items():
         if found.contenders(load, dtype):
             parts += [f"## {title}\n", f"![{title}](performance/{load}-{dtype}.svg)\n", *_load(found, load, dtype)]
@@ -52,19 +59,21 @@ def page(run: Mapping[str, Any], experiments: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
-def _head(run: Mapping[str, Any]) -> Iterator[str]:
-    machine = run["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    repeats = "one repeat" if run["repeats"] == 1 else f"{run['repeats']} interleaved repeats"
-    if run["scale"] != 1:
-        repeats += f", loops of {run['scale']:g} of their usual length,"
+def measured(run: Mapping[str, Any]) -> list[str]:
+    """What a run measured: loads, questions and experiments by their names."""
+    found = Found(run["rows"])
+    loads = [f"{load} {dtype}" for load, dtype in TITLES if found.contenders(load, dtype)]
+    questions = [f"question {name}" for name in QUESTIONS if found.of("question", name)]
+    experiments = dict.fromkeys(f"experiment {row['experiment']}" for row in run["rows"] if "experiment" in row)
+    return [*loads, *questions, *experiments]
+
+
+def _head(runs: Sequence[Mapping[str, Any]], others: Mapping[str, str]) -> Iterator[str]:
     yield "# Performance\n"
+    yield _paragraph("Made by `make bench` and `make bench-experiments`, each table in one run:")
+    yield _table(["measured", "on", "machine", "repeats", "length of loops", "minutes"], [_told(run) for run in runs])
     yield _paragraph(
-        f"Made by `make bench` on {run['began'].split()[0]}: {machine['cores']} cores of {machine['processor']}, "
-        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}; {repeats} in {run['minutes']:.0f} "
-        "minutes. A cell is the median, with the least and the most of the repeats."
-    )
-    yield _paragraph(
+        "A cell is the median, with the least and the most of the repeats. "
         "Every contender runs the same model with one torch thread on one core, batches of at most 32 (pictures: 8) "
         "and a window of 5 ms, Forebay with the sizes that its own profile finds; "
         "driver and broker, which is warm, or Redis, run on another core. Each run's requests are all answered, "
@@ -74,6 +83,25 @@ def _head(run: Mapping[str, Any]) -> Iterator[str]:
         "Contenders asked by HTTP lose what they hold when they die. No GPU was measured. How to run it: "
         "[bench/README.md](../bench/README.md)."
     )
+    if others:
+        told = ", ".join(f"[{name}]({where})" for name, where in others.items())
+        yield _paragraph(f"Other machines: {told}.")
+
+
+def _told(run: Mapping[str, Any]) -> list[str]:
+    machine = run["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    what = [name for name in measured(run) if not name.startswith("experiment")]
+    what += ["the experiments"] * (len(what) < len(measured(run)))
+    return [
+        ", ".join(what),
+        run["began"].split()[0],
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, Python {machine['python']}, "
+        + versions,
+        "1" if run["repeats"] == 1 else f"{run['repeats']}, interleaved",
+        "full" if run["scale"] == 1 else f"{run['scale']:g}",
+        f"{run['minutes']:.0f}",
+    ]
 
 
 def _paragraph(text: str) -> str:

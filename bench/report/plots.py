@@ -1,5 +1,6 @@
 """The plots of a run: one a load, as SVG that is the same for the same figures."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,13 +11,13 @@ _LIMIT, _OURS, _OTHERS = "#9aa0a6", "#1a73e8", "#f29900"
 _SETTINGS: Final = {"svg.hashsalt": "forebay", "svg.fonttype": "none", "font.size": 9}
 
 
-def plot(run: dict[str, Any], folder: Path) -> list[Path]:
+def plot(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Write `<load>-<dtype>.svg` for each load that was measured."""
     import matplotlib as mpl
 
     mpl.use("svg")
     folder.mkdir(parents=True, exist_ok=True)
-    found = Found(run["rows"])
+    found = Found(rows)
     written = []
     with mpl.rc_context(_SETTINGS):
         for load, dtype in TITLES:

@@ -12,6 +12,7 @@ from bench.limits import packed_rows
 from bench.load import MIXES, SHORT, mixed, texts, vectors
 from bench.peers.all import PEERS
 from bench.reference import Linear, agrees, answers
+from bench.report.__main__ import check_once
 from bench.report.found import Found, number, shown
 from bench.report.page import page
 
@@ -134,13 +135,34 @@ def test_the_limit_is_the_loop_that_costs_least_and_shares_are_of_the_two_neares
     assert shown(found.spread("T1", "float32", "Forebay", "closed 64", "per_s")) == "48.0 (32.0 to 64.0)"
 
 
-def test_the_page_shows_every_contender_and_says_who_is_missing() -> None:
+def run(rows: list[dict[str, Any]], **about: Any) -> dict[str, Any]:
     machine = {"cores": 2, "processor": "x", "memory_gb": 24, "python": "3.11", "versions": {"torch": "2"}}
-    run = {"machine": machine, "began": "2026-01-01 10:00", "repeats": 2, "scale": 0.5, "minutes": 9.0, "rows": ROWS}
-    told = page(run, {"004.1": "ten in one"})
-    assert "loops of 0.5 of their usual length" in " ".join(told.split())
+    known = {"machine": machine, "began": "2026-01-01 10:00", "repeats": 2, "scale": 0.5, "minutes": 9.0}
+    return {**known, **about, "rows": rows}
+
+
+def test_the_page_shows_every_contender_and_says_who_is_missing() -> None:
+    told = page([run(ROWS)], {"004.1": "ten in one"})
     assert "| **Forebay** | 48.0 (32.0 to 64.0) |" in told
     assert "| Triton | T1 | no wheel |" in told
     assert "**ten in one** (004.1)" in told
     assert "| 2 on 2 cores | 99.0 |" in told
     assert "Pictures" not in told
+
+
+def test_the_page_says_of_each_run_what_it_measured_on_what() -> None:
+    alone = [row for row in ROWS if "experiment" in row]
+    others = run(alone, began="2026-01-02 09:00", repeats=1, scale=1, minutes=20.0)
+    told = page([run([row for row in ROWS if row not in alone]), others], {"004.1": "ten in one"}, {"arm": "arm/x.md"})
+    on = "2 cores of x, 24 GB, Python 3.11, torch 2"
+    assert f"| T1 float32, question workers | 2026-01-01 | {on} | 2, interleaved | 0.5 | 9 |" in told
+    assert f"| the experiments | 2026-01-02 | {on} | 1 | full | 20 |" in told
+    assert "Other machines: [arm](arm/x.md)." in told
+
+
+def test_no_two_runs_may_have_measured_the_same() -> None:
+    check_once({"one": run(ROWS), "two": run([])})
+    with pytest.raises(SystemExit, match=r"T1 float32 is in one\.json and in two\.json"):
+        check_once({"one": run(ROWS), "two": run(ROWS[:1])})
+    with pytest.raises(SystemExit, match=r"experiment 004\.1 is in"):
+        check_once({"one": run(ROWS), "two": run([row for row in ROWS if "experiment" in row])})
