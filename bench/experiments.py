@@ -5,6 +5,7 @@ The numbers are those of docs/acceptance.md. Sizes are cut where a source used a
 
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,12 +140,18 @@ def copies(session: Session) -> Iterator[Row]:
 
 def decoders(session: Session) -> Iterator[Row]:
     """003.8: where decoding is slow, more threads for it help, up to the cores."""
+    from bench.pictures import save
+
     work = Work("T2", "float32", large_pictures(24), {})
-    for threads in (1, 2, 4):
-        peer = Forebay(limits={"preprocess_threads": threads})
-        with session.asked(peer, work, cores=_ANY) as (driver, tree):
-            found = session.closed(driver, tree, Plan(32, session.size.of(128), 60))
-        yield {"case": f"{threads} threads", **kept(found)}
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder))
+        model = {"path": folder}
+        for threads in (1, 2, 4):
+            peer = Forebay(limits={"preprocess_threads": threads}, model=model, batching={"max_batch_size": 8})
+            with session.asked(peer, work, cores=_ANY) as (driver, tree):
+                driver.closed(Plan(8, 16))
+                found = session.closed(driver, tree, Plan(32, session.size.of(256), 60))
+            yield {"case": f"{threads} threads", **kept(found)}
 
 
 def micro_batches(_: Session) -> Iterator[Row]:
@@ -184,14 +191,14 @@ def mean_batch(driver: Any) -> float:
 
 
 def large_pictures(count: int) -> Sequence[bytes]:
-    """Photographs' sizes: they cost more to decode and scale than to classify."""
+    """Photographs' sizes: they cost far more to decode and scale than a small model to classify."""
     from PIL import Image
 
     made = []
     for picture in rows_of("T2", count):
         file = io.BytesIO()
         with Image.open(io.BytesIO(picture)) as small:
-            small.resize((2400, 1800)).save(file, "JPEG", quality=85)
+            small.resize((4000, 3000)).save(file, "JPEG", quality=85)
         made.append(file.getvalue())
     return made
 
