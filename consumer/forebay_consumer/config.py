@@ -21,12 +21,14 @@ from pydantic_settings import (
 from forebay_consumer.credentials import is_secret_file
 from forebay_consumer.errors import BadConfig
 from forebay_consumer.sources import (
+    PREFIX,
     Environment,
     OneSpelling,
     check_variables,
     delivery_mode,
     flatten_kafka,
     parse_flags,
+    part_of,
 )
 
 REFUSED: Final = {
@@ -64,8 +66,9 @@ _SECRET: Final = re.compile(
     r"password|passphrase|secret|\.key\.pem|sasl\.jaas|sasl\.oauthbearer\.config|token", re.IGNORECASE
 )
 _SECRET_WORD: Final = re.compile(
-    r"(^|[._-])(password|passphrase|secret|token|api_?key|credentials?)($|[._-])", re.IGNORECASE
+    r"(^|[._-])(password|passphrase|secret|token|(api_?)?key|credentials?)($|[._-])", re.IGNORECASE
 )
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # within accessKey
 TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -298,7 +301,11 @@ class InstanceGroup(Part):
 
     count: Annotated[int, Field(ge=1, le=64, description="Copies of the model on each device.")] = 1
     devices: Annotated[
-        tuple[str, ...], Field(description="cpu, cuda:0, ...; none means every visible GPU, else one CPU.")
+        tuple[str, ...],
+        Field(
+            description="cpu, cuda:0, ...; none means every visible GPU, else one CPU; for a class of your own the "
+            "CPU, unless its default_devices says otherwise."
+        ),
     ] = ()
 
 
@@ -343,7 +350,7 @@ class ModelSettings(Part):
         ),
     ] = "message"
     instance_group: Annotated[
-        tuple[InstanceGroup, ...], Field(min_length=1, description="Copies of the model, by device.")
+        tuple[InstanceGroup, ...], Field(min_length=1, description="Copies of the model, by device: a list.")
     ] = (InstanceGroup(),)
     warmup: Annotated[WarmupSettings, Field(description="Passes before the group is joined.")] = WarmupSettings()
 
@@ -565,8 +572,12 @@ class WorkerSettings(Layered):
 def _hidden(options: Any) -> Any:
     """A model's own options, where `token` may be a hub's and `tokenizer` is none."""
     if isinstance(options, Mapping):
-        return {key: "***" if _SECRET_WORD.search(str(key)) else _hidden(value) for key, value in options.items()}
+        return {key: "***" if _is_secret(str(key)) else _hidden(value) for key, value in options.items()}
     return [_hidden(value) for value in options] if isinstance(options, list) else options
+
+
+def _is_secret(key: str) -> bool:
+    return _SECRET_WORD.search(_HUMP.sub("_", key)) is not None
 
 
 class LetterSettings(Layered):
@@ -615,7 +626,7 @@ def _load(kind: type[_Settings], file: Path | None, overrides: Sequence[str]) ->
     except ValidationError as error:
         raise BadConfig(_explain(error, file)) from None
     except SettingsError as error:
-        raise BadConfig(f"the environment: {error}: {error.__cause__}") from None
+        raise BadConfig(f"the environment: {_unreadable(error)}") from None
     except Exception as error:  # PyYAML's own tree of errors, seen only through pydantic-settings
         raise BadConfig(f"{file}: not readable as YAML: {error}") from error
     assert isinstance(settings, kind)
@@ -626,9 +637,32 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     lines = [f"the configuration ({file or 'environment'}) cannot be used:"]
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"]) or "as a whole"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {where}: no such setting; allowed are {', '.join(_keys(problem['loc'][:-1]))}")
+            continue
         given = "" if problem["type"] == "missing" else f" (given: {_brief(where, problem['input'])})"
         lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)
+
+
+def _keys(place: Sequence[str | int]) -> list[str]:
+    """What may be set there."""
+    part: type[BaseModel] = WorkerSettings
+    for step in place:
+        if isinstance(step, str):
+            field = part.model_fields.get(step) or part.model_fields[f"{step}_"]
+            part = part_of(field) or part
+    return [name.rstrip("_") for name in part.model_fields]
+
+
+def _unreadable(error: SettingsError) -> str:
+    """Which variable is no JSON. The parser knows its text, but not its name."""
+    text = getattr(error.__cause__, "doc", None)
+    found = [name for name, value in os.environ.items() if name.upper().startswith(PREFIX) and value == text]
+    if not found:
+        return f"{error}: {error.__cause__}"
+    shown = "" if _SECRET.search(found[0]) else f" (given: {text!r:.80})"
+    return f'{found[0]}: a list or a mapping is written as JSON in a variable, as in ["a", "b"] or {{"a": 1}}{shown}'
 
 
 def _brief(where: str, value: object) -> str:

@@ -105,7 +105,7 @@ class Preprocessor:
                 forget_frames(error)
                 if isinstance(error, NoSuchReplyTopic):
                     envelope = envelope._replace(reply_topic=None, reply_partition=None)
-                faults.append(Fault(record, envelope, error.code, error.message, "decode"))
+                faults.append(Fault(record, envelope, error.code, error.message, "decode", 0))
                 continue
             groups.setdefault(key, []).append((record, envelope, content))
         items: list[Item] = []
@@ -181,7 +181,7 @@ class Preprocessor:
                 index = of_rows.index(_REFUSED)
                 refusal = rows[index]
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
-                faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess"))
+                faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess", 0))
             else:
                 # A key of its own keeps it out of every other's pass.
                 company = (key, record.claim, record.offset) if record.alone else key
@@ -204,13 +204,13 @@ class Preprocessor:
     def _fault(self, decoded: _Decoded, error: Exception) -> Fault:
         record, envelope, _ = decoded
         if isinstance(error, RequestError):
-            return Fault(record, envelope, error.code, error.message, "preprocess")
+            return Fault(record, envelope, error.code, error.message, "preprocess", 0)
         self._log.warning(
             "preprocess raised", action="preprocess_failed", request=envelope.id, exception=where_raised(error)
         )
         message = tell("the model could not prepare this request", error, self._detail)
         code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
-        return Fault(record, envelope, code, message, "preprocess")
+        return Fault(record, envelope, code, message, "preprocess", 0)
 
 
 def _parameters_key(parameters: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from forebay_schemas import Code, Envelope
 from forebay_schemas.headers import RawHeaders
@@ -101,20 +101,24 @@ class Success:
     dtype: str | None = None
 
 
+Stage = Literal["decode", "preprocess", "window", "forward", "publish", "trial", "delivery"]
+"""Where a request failed; the last two are where a poison is found, by commits or by deliveries."""
+
+
 @dataclass(slots=True, eq=False)
 class Fault:
     """The request's own error: it is answered with `code`, and its offset is done.
 
     Attributes:
-        stage: where it failed: `decode`, `preprocess`, `window`, `forward` or `publish`.
-        attempts: how often it was tried before it was given up.
+        stage: where it failed.
+        attempts: how often its pass was run, or, of a poison, begun; 0 where it came to none.
     """
 
     record: Record
     envelope: Envelope
     code: Code
     message: str
-    stage: str
+    stage: Stage
     attempts: int = 1
 
 

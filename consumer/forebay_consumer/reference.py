@@ -4,6 +4,7 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
 from forebay_consumer import config
+from forebay_consumer.sources import part_of
 
 
 def settings_page() -> str:
@@ -14,6 +15,9 @@ def settings_page() -> str:
         "Made by `forebay-consumer config reference`. One YAML file; environment variables over it, as in",
         "`FOREBAY_BATCHING__LINGER_MS=5` or `FOREBAY_KAFKA__BOOTSTRAP_SERVERS=host:9092` (for `kafka` an underscore",
         "stands for a dot); `--set batching.linger_ms=5` over both. A variable that is no setting is an error.",
+        "A default of none is written `null`, in the file and after `--set`; lists and mappings are JSON in variables:",
+        "`FOREBAY_TOPICS__REQUESTS='[\"inference.requests\"]'`. `[]` behind a key marks a list, as in",
+        "`instance_group: [{count: 2}]`.",
         "",
         "## kafka",
         "",
@@ -40,20 +44,12 @@ def _rows(part: type[BaseModel], prefix: str) -> list[str]:
     rows = []
     for name, field in part.model_fields.items():
         shown = prefix + name.rstrip("_")
-        inner = _inner(field)
+        inner = part_of(field)
         if inner is None:
             rows.append(f"| `{shown}` | {_default(field)} | {field.description}{_aliases(field, name)} |")
         else:
-            rows += _rows(inner, f"{shown}.")
+            rows += _rows(inner, f"{shown}{'' if inner is field.annotation else '[]'}.")
     return rows
-
-
-def _inner(field: FieldInfo) -> type[BaseModel] | None:
-    """The part that a field holds, alone or in a list."""
-    for held in (field.annotation, *getattr(field.annotation, "__args__", ())):
-        if isinstance(held, type) and issubclass(held, BaseModel):
-            return held
-    return None
 
 
 def _aliases(field: FieldInfo, name: str) -> str:

@@ -52,7 +52,7 @@ def one_spelling(settings: type[BaseSettings], given: Mapping[str, Any]) -> dict
     for name, field in settings.model_fields.items():
         if name in spelled:
             spelled[name] = _SPELLED.get(name, lambda value: value)(spelled[name])
-            if part := _part(field):
+            if part := part_of(field):
                 spelled[name] = _main_names(part, spelled[name], name)
     return spelled
 
@@ -60,9 +60,12 @@ def one_spelling(settings: type[BaseSettings], given: Mapping[str, Any]) -> dict
 _SPELLED: Final[Mapping[str, Callable[[Any], Any]]] = {"kafka": flatten_kafka, "delivery": delivery_mode}
 
 
-def _part(field: FieldInfo) -> type[BaseModel] | None:
-    held = field.annotation
-    return held if isinstance(held, type) and issubclass(held, BaseModel) else None
+def part_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The part that a field holds, alone or in a list."""
+    for held in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        if isinstance(held, type) and issubclass(held, BaseModel):
+            return held
+    return None
 
 
 def _main_names(part: type[BaseModel], given: Any, where: str) -> Any:
@@ -77,7 +80,7 @@ def _main_names(part: type[BaseModel], given: Any, where: str) -> Any:
                 if main in spelled:
                     raise BadConfig(f"{where}: {main} and {other} are names of one setting; give one of them")
                 spelled[main] = spelled.pop(other)
-        if main in spelled and (inner := _part(field)):
+        if main in spelled and (inner := part_of(field)):
             spelled[main] = _main_names(inner, spelled[main], f"{where}.{main}")
     return spelled
 

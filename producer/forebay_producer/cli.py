@@ -4,6 +4,7 @@ Exit codes: 0 all answered · 1 some failed · 2 usage, settings or no broker.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,7 @@ def _client(
         keys["bootstrap.servers"] = servers
     if keys:
         given["kafka"] = keys
+    sys.path.insert(0, str(Path.cwd()))  # kafka.oauth_cb beside the settings, as for a worker
     try:
         with Client(load(config, **given)) as client:
             yield client

@@ -131,8 +131,7 @@ def reply_headers(
         *(shared or shared_headers(source, model, code)),
         (names.SOURCE_OFFSET, str(source.offset)),
     ]
-    if envelope.correlation is not None:
-        wire.append(envelope.correlation)
+    wire.extend(envelope.correlation)
     if envelope.traceparent is not None:
         wire.append((names.TRACEPARENT, envelope.traceparent))
         if envelope.tracestate is not None:

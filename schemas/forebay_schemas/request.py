@@ -60,7 +60,7 @@ class Envelope(NamedTuple):
 
     Attributes:
         id: 1 to 256 bytes of printable UTF-8; the same at every redelivery of the record.
-        correlation: header name and bytes to echo, untouched, or None.
+        correlation: headers to echo, untouched: name and bytes of each.
         deadline_s: Unix time in seconds after which the answer is not wanted, or None.
         reply_topic, reply_partition: where the client wants its answer, or None for the worker's default.
     """
@@ -71,7 +71,7 @@ class Envelope(NamedTuple):
     model_version: str | None = None
     reply_topic: str | None = None
     reply_partition: int | None = None
-    correlation: tuple[str, bytes] | None = None
+    correlation: Sequence[tuple[str, bytes]] = ()
     deadline_s: float | None = None
     priority: int | None = None
     traceparent: bytes | None = None
@@ -88,7 +88,8 @@ class Content(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-_BARE: Final = (None,) * (len(Envelope._fields) - 3)
+_BARE: Final = tuple([Envelope._field_defaults[name] for name in Envelope._fields[3:]])
+_CORRELATIONS: Final = (names.CORRELATION_ID, names.SPRING_CORRELATION_ID)
 _PLAIN, _V2 = Form.PLAIN, Form.V2  # looking a member up costs as much as reading a small field
 _make: Final = tuple.__new__  # a named tuple's own takes twice the time
 _REST_OF_PLAIN: Final = (_PLAIN, None, *_BARE)
@@ -208,11 +209,9 @@ def _header_envelope(source: Source) -> tuple[Envelope, bool]:
     return envelope, named is not None
 
 
-def _correlation(found: Mapping[str, bytes]) -> tuple[str, bytes] | None:
-    for name in (names.CORRELATION_ID, names.SPRING_CORRELATION_ID):
-        if name in found:
-            return name, found[name]
-    return None
+def _correlation(found: Mapping[str, bytes]) -> Sequence[tuple[str, bytes]]:
+    """Both where both are there: a Spring client that is traced has one of its own beside Spring's."""
+    return tuple([(name, found[name]) for name in _CORRELATIONS if name in found])
 
 
 def _text(found: Mapping[str, bytes], name: str) -> str | None:

@@ -1,7 +1,9 @@
 """What the `kafka` settings name but do not hold, for the worker and the client alike."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,3 +159,25 @@ def test_what_the_function_raises_is_told_by_us_and_to_the_client(
     told = caplog.text + capsys.readouterr().out
     assert "my_tokens:fetch" in told
     assert "OSError: the token server is away" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["forebay-consumer", "dlq", "list", "--config", "worker.yaml"], id="dlq"),
+        pytest.param(["forebay-producer", "ask", "hello", "--set", "kafka.oauth_cb=my_tokens:fetch"], id="producer"),
+    ],
+)
+def test_the_commands_find_the_function_in_the_working_folder(tmp_path: Path, command: Sequence[str]) -> None:
+    (tmp_path / "my_tokens.py").write_text("1 / 0\n")
+    (tmp_path / "worker.yaml").write_text(
+        "kafka: {bootstrap.servers: '127.0.0.1:1', group.id: g, oauth_cb: 'my_tokens:fetch'}\n"
+        "topics: {requests: [in], replies: [out], dead_letters: dead}\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("FOREBAY_")}
+    script = Path(sys.executable).parent / command[0]
+    ended = subprocess.run(
+        [script, *command[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "importing my_tokens failed: ZeroDivisionError" in ended.stderr

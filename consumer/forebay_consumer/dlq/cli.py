@@ -207,8 +207,9 @@ def _topic(settings: LetterSettings, group: str | None) -> DeadLetterTopic:
 def _told() -> Iterator[None]:
     """An error in one line, and the exit code for it."""
     configure(LoggingSettings(level="error"))  # what goes wrong is said in one line; standard output is for letters
+    sys.path.insert(0, str(Path.cwd()))  # kafka.oauth_cb beside the configuration, as for run
     try:
         yield
     except FatalError as error:
         typer.echo(f"forebay-consumer: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from None

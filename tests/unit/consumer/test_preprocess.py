@@ -208,6 +208,7 @@ def test_more_bytes_than_allowed_name_both_numbers() -> None:
     assert fault.code is Code.TOO_LARGE
     assert "101 bytes" in fault.message
     assert "limits.max_request_bytes is 100" in fault.message
+    assert fault.attempts == 0, "it came to no pass"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_a_refused_reply_topic_is_named_and_the_client_can_still_be_told() -> No
     assert fault.code is Code.INVALID_REQUEST
     assert "'elsewhere'" in fault.message
     assert fault.envelope.id == "me"
-    assert fault.envelope.correlation == ("correlation-id", b"\x00\xff")
+    assert fault.envelope.correlation == (("correlation-id", b"\x00\xff"),)
 
 
 def test_an_allowed_reply_topic_is_kept_for_the_reply() -> None:
@@ -304,7 +305,7 @@ def test_a_request_above_the_limit_is_refused_unread_and_named_by_headers_or_key
     )
     assert {fault.code for fault in faults.values()} == {Code.TOO_LARGE}
     assert [faults[offset].envelope.id for offset in range(4)] == ["key", "header", "broken", "requests-0-3"]
-    assert faults[1].envelope.correlation == ("correlation-id", b"\xff")
+    assert faults[1].envelope.correlation == (("correlation-id", b"\xff"),)
 
 
 def test_the_words_of_unreadable_headers_reach_the_client() -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from forebay_consumer import dead_letters
-from forebay_consumer.record import Fault
+from forebay_consumer.record import Fault, Stage
 from forebay_schemas import Code, Envelope, Form, headers
 from forebay_schemas.documents import asyncapi, reply_schema, request_schema
 from forebay_schemas.reply import OK, read_reply
@@ -120,12 +120,15 @@ def test_the_asyncapi_document_describes_every_header_and_no_other() -> None:
 
 
 def test_the_asyncapi_document_describes_every_header_of_a_dead_letter_and_no_other() -> None:
-    fault = Fault(make_record(fault="not UTF-8"), Envelope("42"), Code.POISON, "it kills the process", "forward")
+    fault = Fault(make_record(fault="not UTF-8"), Envelope("42"), Code.POISON, "it kills the process", "trial")
     origin = {"group": "g", "worker": "w", "model": "m", "model-version": "1"}
     described = header_names(DOCUMENT["components"]["messages"]["deadLetter"]["headers"])
     written = {name for name, _ in dead_letters.headers(fault, origin)}
     cut = {dead_letters.PREFIX + dead_letters.VALUE_OMITTED}
     assert {name for name in described if name.startswith((dead_letters.PREFIX, dead_letters.SPRING))} == written | cut
+    _, own = DOCUMENT["components"]["schemas"]["deadLetterHeaders"]["allOf"]
+    stages = own["properties"][dead_letters.PREFIX + "stage"]["enum"]
+    assert set(stages) == set(get_args(Stage)) - {"window"}, "in the window requests only expire, which is not kept"
 
 
 def test_every_expression_of_the_asyncapi_document_names_a_header() -> None:

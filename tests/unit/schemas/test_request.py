@@ -120,13 +120,19 @@ def test_a_header_that_is_not_text_is_named(name: str) -> None:
     "value", [bytes(range(0xF0, 0x100)), b"", b"plain", b"\xff\xfe"], ids=["16 raw bytes", "empty", "text", "not UTF-8"]
 )
 def test_a_correlation_id_comes_back_untouched_under_its_own_name(name: str, value: bytes) -> None:
-    assert read(headers=[(name, value)]).correlation == (name, value)
+    assert read(headers=[(name, value)]).correlation == ((name, value),)
+
+
+def test_both_correlation_ids_come_back_where_both_were_sent() -> None:
+    pairs = [("correlation-id", b"trace"), ("kafka_correlationId", b"\xff" * 16)]
+    for headers in (pairs, pairs[::-1]):
+        assert sorted(read(headers=headers).correlation) == pairs
 
 
 def test_a_correlation_id_is_kept_when_another_header_is_broken() -> None:
     headers = [("kafka_correlationId", b"\xff" * 16), ("deadline-ms", b"soon"), ("traceparent", b"00-1")]
     envelope = read(headers=headers)
-    assert envelope.correlation == ("kafka_correlationId", b"\xff" * 16)
+    assert envelope.correlation == (("kafka_correlationId", b"\xff" * 16),)
     assert envelope.traceparent == b"00-1"
 
 

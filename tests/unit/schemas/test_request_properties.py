@@ -272,7 +272,7 @@ def test_a_correlation_id_survives_whatever_else_the_record_holds(record: Wire, 
         others = [pair for pair in record.headers or () if "correlation" not in pair[0]]
         given_headers: RawHeaders = [*others, (name, correlation)]
         envelope, _ = read_request(Wire(record.value, given_headers, record.key))
-        assert envelope.correlation == (name, correlation)
+        assert envelope.correlation == ((name, correlation),)
 
 
 LONG = "Q" * 5000
