@@ -20,7 +20,7 @@ from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
-from forebay_consumer.model import Model
+from forebay_consumer.model import Model, cost_of
 from forebay_consumer.outcomes import Failed, Settler, split_rows
 from forebay_consumer.profile import Sizes, profile
 from forebay_consumer.profile_file import Profiles
@@ -137,8 +137,11 @@ class Instance:
             max_cost: what it may cost, where that is not to be found.
         """
         started = self._clock()
-        prepared = [row for row in self._model.preprocess(samples(self._model), {}) if not isinstance(row, Exception)]
-        rows = [(row, max(1, self._model.cost(row))) for row in prepared]
+        try:  # each alone, as in the warm-up: samples need not fit into one call, nor need there be any
+            prepared = [row for sample in samples(self._model) for row in self._model.preprocess([sample], {})]
+            rows = [(row, cost_of(self._model, row)) for row in prepared if not isinstance(row, Exception)]
+        except Exception as error:
+            raise ModelUnavailable(f"the model's samples cannot be profiled on {self._device}: {error}") from error
         if not rows:
             return None
         profiles = Profiles(self._model.profile_file())

@@ -105,3 +105,8 @@ class Model(ABC):
     def default_devices(cls) -> Sequence[str]:
         """Devices to use when `instance_group` names none; one instance is made on each."""
         return ("cpu",)
+
+
+def cost_of(model: Model, row: Any) -> int:
+    """The cost of a prepared row as a plain integer of at least 1, whatever kind of number the model gives."""
+    return max(1, int(model.cost(row)))

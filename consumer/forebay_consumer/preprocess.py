@@ -24,7 +24,7 @@ from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
-from forebay_consumer.model import Model
+from forebay_consumer.model import Model, cost_of
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
 from forebay_consumer.watchdog import Watchdog
@@ -191,8 +191,8 @@ class Preprocessor:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
             prepared = list(self._model.preprocess(rows, parameters))
-            cost = self._model.cost
-            costs = [_REFUSED if isinstance(row, RequestError) else max(1, cost(row)) for row in prepared]
+            model = self._model
+            costs = [_REFUSED if isinstance(row, RequestError) else cost_of(model, row) for row in prepared]
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
         if _REFUSED in costs:

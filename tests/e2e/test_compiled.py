@@ -29,6 +29,7 @@ pytestmark = [
         pytest.param("text-classification", "classes", id="scores", marks=pytest.mark.long),
         pytest.param("fill-mask", "masked", id="words", marks=pytest.mark.long),
         pytest.param("feature-extraction", "deberta-v2.encoder", id="padded", marks=pytest.mark.long),
+        pytest.param("text-classification", "qwen3.classes", id="decoder", marks=pytest.mark.long),
     ],
 )
 def test_a_compiled_model_answers_the_same(tmp_path: Path, task: str, kind: str) -> None:

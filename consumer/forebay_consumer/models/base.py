@@ -17,7 +17,7 @@ import structlog
 import torch
 import transformers
 
-from forebay_consumer.errors import BadConfig, ModelUnavailable, OutOfMemory
+from forebay_consumer.errors import BadConfig, FatalError, ModelUnavailable, OutOfMemory
 from forebay_consumer.meaning import translated
 from forebay_consumer.model import Model
 from forebay_consumer.models.precision import multiplies_bfloat16, scores_differ
@@ -29,6 +29,8 @@ _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "fast": torch.float32,  # until `tune` finds that bfloat16 does as well
 }
+_KINDS_OF_ALL_COPIES: Final = 256
+
 # transformers changes torch's defaults for the whole process while it loads: two loads at once spoil each other.
 _loading: Final = threading.Lock()
 
@@ -71,7 +73,7 @@ class TorchModel(Model):
         self._path = str(Path(path).expanduser()) if path.startswith("~") else path
         self._dtype = _DTYPES[dtype]
         self._fast = dtype == "fast"
-        self._compile = compile
+        self._compiled = compile
         self._threads = threads
         self._trust_remote_code = trust_remote_code
         self._device = "cpu"
@@ -85,7 +87,7 @@ class TorchModel(Model):
             ModelUnavailable: no such folder, no safetensors in it, or weights that the task needs are missing; or it
                 is to be compiled, and there is no compiler.
         """
-        if self._compile:
+        if self._compiled:
             _check_compiler()
         # A path that is meant as a folder must not be looked up on a hub when it is missing.
         if self._path.startswith((".", "/")) and not Path(self._path).is_dir():
@@ -135,7 +137,7 @@ class TorchModel(Model):
             self._log.info(
                 "precision settled", action="precision", device=self._device, dtype=self.precision, reason=reason
             )
-        if self._compile:
+        if self._compiled:
             self._compile_for(rows)
 
     def precision_rows(self) -> Sequence[Any]:
@@ -156,16 +158,33 @@ class TorchModel(Model):
         try:
             expected = [self.forward(self.collate([row])) for row in prepared]
             with converted(self._model, torch.bfloat16) as keep:
-                for row, exact in zip(prepared, expected, strict=True):
-                    if reason := self.differ(exact, self.forward(self.collate([row]))):
-                        return reason
+                if reason := self._bfloat16_differs(prepared, expected):
+                    return reason
                 keep()
         except OutOfMemory:
             return "the device cannot hold both copies of the weights"
         return None
 
+    def _bfloat16_differs(self, prepared: Sequence[Any], expected: Sequence[Any]) -> str | None:
+        for row, exact in zip(prepared, expected, strict=True):
+            try:
+                found = self.forward(self.collate([row]))
+            except (FatalError, OutOfMemory):
+                raise
+            except Exception as error:  # an operator without bfloat16, a table that stayed in float32
+                return f"it raises {type(error).__name__} in bfloat16: {error}"
+            if reason := self.differ(exact, found):
+                return reason
+        return None
+
     def _compile_for(self, rows: Sequence[Any]) -> None:
+        with _loading:  # another copy that loads changes torch's defaults, at which the compiler gives up
+            self._compile(rows)
+
+    def _compile(self, rows: Sequence[Any]) -> None:
         prepared = self._prepared(rows)
+        # The compiler keeps the kernels of all copies together, and from the ninth on it makes none.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_ALL_COPIES)
         # Frozen weights are constants of the kernels; what a GPU gains by that is not known here.
         options = {"freezing": True} if self._device == "cpu" else {}
         try:
@@ -238,7 +257,7 @@ class TorchModel(Model):
                 told.update(f"{file.name} {file.stat().st_size}".encode())
         chip = torch.cuda.get_device_name(self._device) if self._device.startswith("cuda") else _cpu_name()
         versions = f"torch-{torch.__version__} transformers-{transformers.__version__}"
-        how = f"{self.precision} {self.packing}{' compiled' if self._compile else ''}"
+        how = f"{self.precision} {self.packing}{' compiled' if self._compiled else ''}"
         threads = f"{torch.get_num_threads()} of {os.cpu_count()}"
         return f"{type(self).__name__} {told.hexdigest()[:16]} {self._device} {chip} {how} {threads} {versions}"
 

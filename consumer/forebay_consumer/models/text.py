@@ -34,6 +34,8 @@ _UNLIMITED: Final = 1_000_000  # tokenizers without a limit say 1e30
 _PACKED_TOKENS: Final = 256
 """Tokens in a packed row: measured best on a CPU, and half of what most encoders take."""
 
+_MOST_CANDIDATES: Final = 100
+
 Tokens = Mapping[str, list[int]]
 """One prepared row: `input_ids`, and `token_type_ids` where the model has them; no padding, no mask."""
 
@@ -88,6 +90,8 @@ class TextModel(TorchModel):
         self._packing: Packing | None = None
         self._tokenizer: Any = None
         self._limit = 0
+        self._padding_token = 0
+        self._told_positions = False
         self._names: Sequence[str] = ()
 
     def _load_processor(self) -> None:
@@ -105,10 +109,22 @@ class TextModel(TorchModel):
             name for name in self._tokenizer.model_input_names if name in accepted and name != "attention_mask"
         ]
         self._limit = self._token_limit()
+        # The RoBERTa family counts by itself, and not the padding.
+        self._told_positions = "position_ids" in accepted and padding_index(self._model) is None
+        self._settle_padding()
         # A fast tokenizer keeps its truncation: set here once, no later call changes it under another thread.
         self._tokenize([""])
         if self._may_pack:
             self._choose_packing()
+
+    def _settle_padding(self) -> None:
+        """A classifier's head looks for the last token before the model's own padding token, which must be ours."""
+        config = self._model.config.get_text_config()
+        own = getattr(config, "pad_token_id", None)
+        if own is None or not 0 <= own < self._model.get_input_embeddings().num_embeddings:
+            known = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
+            config.pad_token_id = next((token for token in known if token is not None), 0)
+        self._padding_token = int(config.pad_token_id)
 
     def _token_limit(self) -> int:
         limit = int(min(self._tokenizer.model_max_length, _positions(self._model), _UNLIMITED))
@@ -156,6 +172,9 @@ class TextModel(TorchModel):
     def batches_of_each_kind(self, rows: Sequence[Tokens]) -> Iterable[Sequence[Tokens]]:
         """What is packed is a case beside what is padded, in a single row or in several."""
         batches = [*super().batches_of_each_kind(rows)]
+        if not self._tokenizer.num_special_tokens_to_add():  # a text of one token is a case of its own
+            word = {name: values[:1] for name, values in rows[-1].items()}
+            batches += [[word], [word] * 2]
         if self._packing is not None:
             unequal = sorted({self.cost(row): row for row in rows}.items())[:2]
             if len(unequal) == 2 and unequal[-1][0] <= self._packing.width:
@@ -174,6 +193,8 @@ class TextModel(TorchModel):
             places = places.flip(0)
         mask = places < lengths.unsqueeze(-1)  # [B, T]
         batch = {"attention_mask": mask.long()}
+        if self._packing is None and self._told_positions and self._tokenizer.padding_side == "left":
+            batch["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)  # else padding counts, where it is in front
         for name in self._names:
             padded = torch.full(mask.shape, self._filler(name))  # [B, T]
             padded[mask] = torch.tensor([*chain.from_iterable(row[name] for row in rows)])
@@ -269,9 +290,7 @@ class TextModel(TorchModel):
     def _filler(self, name: str) -> int:
         if name != "input_ids":
             return int(self._tokenizer.pad_token_type_id)
-        # A decoder finds the last token of a row by the model's own padding token.
-        known = (self._tokenizer.pad_token_id, getattr(self._model.config, "pad_token_id", None))
-        return next((int(token) for token in known if token is not None), 0)
+        return self._padding_token
 
     def samples(self) -> Sequence[Any]:
         """A short and a longer text; none before `load`."""
@@ -382,6 +401,13 @@ class FillMask(TextModel):
     auto_class = "AutoModelForMaskedLM"
     allowed_parameters: ClassVar[frozenset[str]] = frozenset({"top_k"})
 
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """As for every task; and `top_k` is bounded: each candidate is a whole text, which takes 0.2 ms to write."""
+        super().check_parameters(parameters)
+        count = top_k(parameters, 5)
+        if count is None or count > _MOST_CANDIDATES:
+            raise InvalidRequest(f"parameters: top_k={count} is not allowed; 1 to {_MOST_CANDIDATES} are")
+
     def load(self, device: str) -> None:
         super().load(device)
         if self._tokenizer.mask_token_id is None:
@@ -418,7 +444,7 @@ class FillMask(TextModel):
 
     def postprocess(self, output: Any, rows: Sequence[Tokens], parameters: Mapping[str, Any]) -> Sequence[Any]:
         vocabulary = output.shape[-1]
-        count = min(top_k(parameters, 5) or vocabulary, vocabulary)
+        count = min(top_k(parameters, 5) or 1, vocabulary)
         with translated_memory_errors():
             scores, tokens = (best.tolist() for best in output.softmax(-1).topk(count))  # [M, K]
         found = zip(scores, tokens, strict=True)

@@ -64,6 +64,11 @@ def tune(
         if out is not None and not out.absolute().parent.is_dir():
             raise BadConfig(f"--out {out}: there is no such folder")  # said before a minute of measuring
         settings = load(file, overrides or ())
+        if threads is not None and settings.model.options.get("compile"):
+            raise BadConfig(
+                "--threads with model.options.compile=true: kernels are made for one number of threads; say it as "
+                "model.options.threads, and run tune for each"
+            )
         sys.path.insert(0, str(Path.cwd()))  # `module:Class` beside the configuration, as for run
         source, prepared = _source(settings, requests, topic_sample)
         chosen = _words(dtypes), _counts(threads)

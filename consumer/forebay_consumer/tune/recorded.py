@@ -9,7 +9,7 @@ from forebay_consumer.config import WorkerSettings
 from forebay_consumer.dlq.topic import DeadLetterTopic, Span
 from forebay_consumer.errors import BadConfig, FatalError
 from forebay_consumer.meaning import translated
-from forebay_consumer.model import Model
+from forebay_consumer.model import Model, cost_of
 from forebay_consumer.preprocess import Preprocessor
 from forebay_consumer.record import Claim, Item, Record
 from forebay_consumer.routes import Routes
@@ -142,7 +142,7 @@ def prepare_samples(rows: Sequence[Any], model: Model) -> Prepared:
             good = [
                 Item(_record(number, b"", None), Envelope(str(number)), [row], cost, cost, key=b"")
                 for number, row in enumerate(prepared)
-                if not isinstance(row, RequestError) and (cost := max(1, model.cost(row)))
+                if not isinstance(row, RequestError) and (cost := cost_of(model, row))
             ]
     except FatalError:
         raise

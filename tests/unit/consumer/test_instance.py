@@ -333,6 +333,35 @@ def test_a_kept_profile_beyond_the_bounds_is_measured_anew(
     assert model.passes
 
 
+class Stacking(Sampled):
+    """Its `preprocess` needs a row, and rows of one length, as stacking them does."""
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError("need at least one array to stack, all of one shape")
+        return rows
+
+
+def test_a_model_without_samples_has_no_profile_and_is_not_asked_to_prepare_none() -> None:
+    bench = Bench(Answering())
+    bench.instance._model = Stacking(bench.clock, rows=())
+    assert bench.instance.profile(lambda model: model.samples(), 64, None) is None
+
+
+def test_samples_of_unlike_shapes_are_prepared_one_by_one() -> None:
+    bench = Bench(Answering())
+    bench.instance._model = Stacking(bench.clock, rows=("a", "bb"))
+    assert bench.instance.profile(lambda model: model.samples(), 64, None) == Sizes(8)
+
+
+def test_what_cannot_be_profiled_says_why() -> None:
+    bench = Bench(Answering())
+    bench.instance._model = model = Sampled(bench.clock)
+    model.cost = lambda row: len(row[5])  # type: ignore[method-assign]
+    with pytest.raises(ModelUnavailable, match="samples cannot be profiled on cpu: string index out of range"):
+        bench.instance.profile(lambda model: model.samples(), 64, None)
+
+
 def test_rows_that_are_refused_are_no_samples() -> None:
     bench = Bench(Answering())
     bench.instance._model = model = Sampled(bench.clock, rows=["bad", "bad"])

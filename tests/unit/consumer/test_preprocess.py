@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -569,6 +570,24 @@ def test_001_12_a_request_with_too_many_behind_it_is_rejected() -> None:
     assert [item.record.offset for item in items] == [2, 3, 4]
     assert {(fault.record.offset, fault.code) for fault in faults} == {(0, Code.REJECTED), (1, Code.REJECTED)}
     assert faults[0].message == "4 requests wait behind this one; limits.max_backlog is 2"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, float])
+def test_a_cost_is_a_plain_integer_whatever_number_the_model_gives(kind: Callable[[float], Any]) -> None:
+    model = Upper()
+    model.cost = lambda row: kind(len(row) + 0.5)  # type: ignore[method-assign]
+    items, _ = run(make_record(0, value=b"a"), make_record(1, value=b"abc"), model=model)
+    assert [(item.cost, item.total_cost) for item in items.values()] == [(1, 1), (3, 3)]
+    assert {type(item.cost) for item in items.values()} == {int}
+
+
+def test_a_cost_that_is_no_number_is_the_requests_own_fault() -> None:
+    model = Upper()
+    cost: Any = lambda row: float("nan") if row == "B" else 1  # noqa: E731
+    model.cost = cost  # type: ignore[method-assign]
+    items, faults = run(make_record(0, value=b"a"), make_record(1, value=b"b"), model=model)
+    assert ([*items], [*faults]) == ([0], [1])
+    assert faults[1].code is Code.MODEL_ERROR
 
 
 class Refusing(Upper):

@@ -1,5 +1,6 @@
 """`dtype: fast`: bfloat16 only where it is native and the samples' outputs stay within the task's tolerance."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +95,36 @@ def test_a_configured_row_alone_can_forbid_it(loaded: Loaded, native: None) -> N
     model.differ = lambda _exact, _other: "far off" if own in seen[-1:] else None
     assert tuned(model, ["my own row"]) == "far off"
     assert model.precision == "float32"
+
+
+def test_a_pass_that_raises_in_bfloat16_stays_exact(loaded: Loaded, native: None) -> None:
+    model: Any = loaded("text-classification", "classes", dtype="fast")
+    forward = model.forward
+
+    def strict(batch: Any) -> Any:
+        if str(model._model.dtype) == "torch.bfloat16":
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+        return forward(batch)
+
+    model.forward = strict
+    assert "raises RuntimeError in bfloat16: mat1" in tuned(model)
+    assert (model.precision, dtypes(model)) == ("float32", {"torch.float32"})
+
+
+def test_a_device_that_is_lost_in_bfloat16_is_lost(loaded: Loaded, native: None) -> None:
+    from forebay_consumer.errors import DeviceLost
+
+    model: Any = loaded("text-classification", "classes", dtype="fast")
+    forward = model.forward
+
+    def lost(batch: Any) -> Any:
+        if str(model._model.dtype) == "torch.bfloat16":
+            raise DeviceLost("gone")
+        return forward(batch)
+
+    model.forward = lost
+    with pytest.raises(DeviceLost):
+        model.tune(())
 
 
 def _full(*_: Any) -> Any:
@@ -264,9 +295,14 @@ def test_a_model_that_cannot_be_compiled_is_unavailable(loaded: Loaded, monkeypa
 def test_compile_is_dynamic_frozen_on_a_cpu_and_tried_before_the_first_request(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch._dynamo.config
+
+    from forebay_consumer.models import base
+
     asked: list[Any] = []
     model: Any = loaded("text-classification", "classes", compile=True)
-    monkeypatch.setattr(model._model, "compile", lambda **how: asked.append(how))
+    monkeypatch.setattr(model._model, "compile", lambda **how: asked.append((how, base._loading.locked())))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     forward, tried = model.forward, list[tuple[str, str]]()
 
     def watched(batch: Any) -> Any:
@@ -275,8 +311,18 @@ def test_compile_is_dynamic_frozen_on_a_cpu_and_tried_before_the_first_request(
 
     model.forward = watched
     model.tune(())
-    assert asked == [{"dynamic": True, "options": {"freezing": True}}]
+    assert asked == [({"dynamic": True, "options": {"freezing": True}}, True)], "and while no other copy loads"
+    assert torch._dynamo.config.recompile_limit >= 64 * len(tried), "room for the most copies of one device"
     assert tried == [("padded", "one"), ("padded", "more"), ("packed", "one"), ("packed", "more")]
+
+
+def test_a_text_of_one_token_is_compiled_for_where_there_may_be_one(loaded: Loaded) -> None:
+    model: Any = loaded("text-classification", "classes", compile=True)
+    rows = model._prepared(model.precision_rows())
+    model._tokenizer = SimpleNamespace(num_special_tokens_to_add=lambda: 0)
+    lengths = [[model.cost(row) for row in batch] for batch in model.batches_of_each_kind(rows)]
+    assert [1] in lengths
+    assert [1, 1] in lengths
 
 
 def _kind(part: Any) -> tuple[str, str]:

@@ -1,7 +1,10 @@
 """Text tasks against transformers' own pipelines and models."""
 
+import json
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +63,34 @@ def test_padding_on_the_left_gives_each_text_its_own_first_token(loaded: Loaded)
     assert [vector.tolist() for vector in model.forward(batch)] == [[101], [101]]
 
 
+@pytest.mark.parametrize("kind", ["encoder", "qwen3.encoder"])
+def test_padding_on_the_left_moves_no_position(loaded: Loaded, kind: str) -> None:
+    model: Any = loaded("feature-extraction", kind, packing="off")
+    model._tokenizer.padding_side = "left"
+    alone = [run(model, [text])[0].tolist() for text in TEXTS]
+    assert_close([vector.tolist() for vector in run(model, TEXTS)], alone, 1e-5)
+
+
+@pytest.mark.parametrize("packing", ["auto", "off"])
+@pytest.mark.parametrize("padding", [None, -1, 7])
+def test_a_decoders_head_finds_the_last_token_whatever_its_configuration_pads_with(
+    checkpoint: Checkpoint, tmp_path: Path, padding: int | None, packing: str
+) -> None:
+    """A head looks for the model's own padding token: missing, as in GPT-2's, or another than the tokenizer's."""
+    folder = tmp_path / "decoder"
+    shutil.copytree(checkpoint("qwen3.classes"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": padding}))
+    model: Any = model_class("text-classification", None)(path=str(folder), packing=packing)  # type: ignore[call-arg]
+    model.load("cpu")
+    assert (model.packing is not None) is (packing == "auto")
+    import transformers
+
+    pipeline = transformers.pipeline("text-classification", str(folder))
+    expected = [pipeline(text, top_k=None) for text in TEXTS]
+    assert_close(run(model, TEXTS, {"top_k": None}), expected, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("saved", "vector"), [('{"pooling_mode_cls_token": true}', "cls"), ('{"pooling_mode_mean_tokens": true}', "mean")]
 )
@@ -105,6 +136,14 @@ def test_fill_mask_equals_transformers_pipeline(loaded: Loaded, reference: Refer
     assert_close(run(model, MASKED), expected)
     assert_close([run(model, [text])[0] for text in MASKED], expected)
     assert_close(run(model, MASKED, {"top_k": 3}), [pipeline(text, top_k=3) for text in MASKED])
+
+
+@pytest.mark.parametrize("count", [101, None, -1])
+def test_candidates_are_bounded_since_each_is_a_whole_text(loaded: Loaded, count: int | None) -> None:
+    model = loaded("fill-mask", "masked")
+    assert len(run(model, MASKED[:1], {"top_k": 100})[0]) == 100
+    with pytest.raises(InvalidRequest, match=r"top_k=.* is not allowed; 1 to 100 are"):
+        model.preprocess(MASKED[:1], {"top_k": count})
 
 
 def test_a_text_without_a_mask_is_refused_and_its_neighbours_are_not(loaded: Loaded) -> None:

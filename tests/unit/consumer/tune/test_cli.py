@@ -232,6 +232,13 @@ def test_a_checkpoint_is_tried_in_each_precision_and_with_each_number_of_threads
     assert found["packing"] is not None
 
 
+def test_threads_are_not_tried_on_kernels_made_for_one_number_of_them(tmp_path: Path) -> None:
+    model = {"task": "fill-mask", "path": str(tmp_path), "options": {"compile": True}}
+    ended = tuned(tmp_path, "--threads", "1,2", model=model)
+    assert ended.exit_code == 2
+    assert "--threads with model.options.compile=true" in ended.stderr
+
+
 @pytest.mark.models
 def test_a_precision_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
     ended = tuned(tmp_path, "--dtypes", "float8", model={"task": "fill-mask", "path": str(tmp_path)})
