@@ -12,7 +12,7 @@ from forebay_consumer.by_lock import by_lock
 from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, RetrySettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
-from forebay_consumer.existing import Existing
+from forebay_consumer.existing import Existing, Outlets
 from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.flow import Flow
@@ -213,4 +213,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         shutdown,
         mode.max_uncommitted,
         mode.poisoned,
+        Outlets(
+            {"topics.replies": routes.default, "topics.dead_letters": settings.topics.dead_letters}, replies.list_topics
+        ),
     )

@@ -19,6 +19,7 @@ VALUE_OMITTED: Final = "value-omitted"
 
 SPRING: Final = "kafka_dlt-"
 NO_TIMESTAMP: Final = -1
+_LATEST: Final = 2**63 - 1
 
 KEPT: Final = frozenset(Code) - {Code.EXPIRED, Code.REJECTED}
 """Codes whose requests are kept: the others were refused for the moment, and asking again is the client's choice."""
@@ -54,7 +55,8 @@ def headers(fault: Fault, origin: Mapping[str, str] = MappingProxyType({})) -> W
 
 
 def _milliseconds(record: Record) -> int:
-    return NO_TIMESTAMP if record.timestamp_s is None else round(record.timestamp_s * 1000)
+    """As Kafka has it. The largest that a client may write comes back one higher from a float."""
+    return NO_TIMESTAMP if record.timestamp_s is None else min(round(record.timestamp_s * 1000), _LATEST)
 
 
 def _spring(fault: Fault, milliseconds: int, group: str | None) -> WireHeaders:

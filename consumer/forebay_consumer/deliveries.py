@@ -102,6 +102,10 @@ class Deliveries:
     def suspicious(self) -> bool:
         return bool(self._waiting)
 
+    @property
+    def choosing(self) -> bool:
+        return True  # the broker bounds what is handed out
+
     def unread(self) -> Collection[Claim] | None:
         return None
 

@@ -17,6 +17,7 @@ from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACE
 from forebay_schemas.reply import encoded, shared_headers
 
 _MOST_CUTS: Final = 2
+LOST_AFTER_S: Final = 10.0  # more than it takes a new topic to be known everywhere
 _ECHOED: Final = frozenset([CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE])
 
 
@@ -37,7 +38,7 @@ class Owed:
 class Message:
     """One message that is owed for an outcome."""
 
-    __slots__ = ("alone", "cuts", "headers", "key", "letter", "owed", "partition", "topic", "value")
+    __slots__ = ("alone", "cuts", "headers", "key", "letter", "lost_since_s", "owed", "partition", "topic", "value")
 
     def __init__(self, owed: Owed, topic: str, key: Any, value: bytes | None, headers: Any) -> None:
         self.owed = owed
@@ -49,6 +50,7 @@ class Message:
         self.letter = False
         self.cuts = 0  # how often a letter was made smaller
         self.alone = False  # it was refused for its size once already, perhaps for a neighbour's
+        self.lost_since_s: float | None = None  # when its topic was first said not to be there
 
 
 class Writer:
@@ -110,11 +112,37 @@ class Writer:
             self._cut(message)
             return [message]
         if message.owed.code is Code.TOO_LARGE:
+            if message.cuts and (instead := self.astray(message, "takes not even a small error")):
+                return instead
             self._strip(message)
             return [message]
         outcome = message.owed.outcome
         text = f"the reply has {len(message.value or b'')} bytes, more than the reply topic {message.topic!r} takes"
         return self._error(Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish"))
+
+    def lost(self, message: Message) -> bool:
+        """Whether its topic, of which it was told again that it is missing, has been so for too long to come yet."""
+        now = self._clock()
+        if message.lost_since_s is None:
+            message.lost_since_s = now
+        return now - message.lost_since_s >= LOST_AFTER_S
+
+    def astray(self, message: Message, why: str) -> list[Message] | None:
+        """What is sent for a reply that the topic of its client's choice cannot get: an error, to the default one.
+
+        Returns:
+            None where there is no other topic for it.
+        """
+        if message.letter or message.topic == self.reply_topic:
+            return None
+        self._log.warning("reply sent to the default topic", action="astray", topic=message.topic, reason=why)
+        outcome = message.owed.outcome
+        if isinstance(outcome, Fault):  # its letter, if there is one, stays as it is
+            message.topic, message.partition, message.cuts = self.reply_topic, -1, 0
+            return [message]
+        envelope = outcome.envelope._replace(reply_topic=None, reply_partition=None)
+        text = f"header reply-topic: {message.topic!r} {why}; leave it out for {self.reply_topic!r}"
+        return self._error(Fault(outcome.record, envelope, Code.INVALID_REQUEST, text, "publish"))
 
     def _result(self, outcome: Success) -> Message:
         envelope = outcome.envelope

@@ -38,6 +38,7 @@ LAST_REPORTS_S: Final = 1.0  # of a producer that ended
 REBUILDS: Final = 5
 REBUILDS_WITHIN_S: Final = 300.0
 
+_NO_TOPIC: Final = frozenset([KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART])
 SIZE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
 # What becomes of the messages of a producer that ended.
 _ORPHANED: Final = frozenset([KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT])
@@ -273,9 +274,12 @@ class Replies:
 
     def _judge(self, message: Message, error: Any) -> None:
         code = error.code()
-        if code in REMEDIES:
+        if (instead := elsewhere(self._writer, message, code)) is not None:
+            for other in instead:
+                self._produce(other)
+        elif code in REMEDIES:
             raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
-        if code in SIZE:
+        elif code in SIZE:
             self._too_large(message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
             message.partition = -1  # the reply still reaches its topic
@@ -296,6 +300,15 @@ class Replies:
         else:
             for other in self._writer.instead(message):
                 self._produce(other)
+
+
+def elsewhere(writer: Writer, message: Message, code: int) -> list[Message] | None:
+    """What is sent in its place where nobody but one client is to blame for what the broker said of a reply."""
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return writer.astray(message, "may not be written to by this worker")
+    if code in _NO_TOPIC and writer.lost(message):
+        return writer.astray(message, "is not there")
+    return None
 
 
 def ended(error: Any) -> FatalError:

@@ -49,6 +49,10 @@ class Admission(Protocol):
         """Whether one record at a time is let in."""
 
     @property
+    def choosing(self) -> bool:
+        """Whether what is not polled yet may be what is let in next."""
+
+    @property
     def opening(self) -> bool:
         """Whether some assignment waits for its first commit."""
 

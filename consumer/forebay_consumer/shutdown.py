@@ -35,6 +35,10 @@ class Shutdown:
         """Seconds until draining must end; infinite while nobody asked."""
         return float("inf") if self._deadline_s is None else max(0.0, self._deadline_s - self._clock())
 
+    def wait(self, timeout_s: float) -> bool:
+        """Whether somebody asks within that time."""
+        return self._asked.wait(timeout_s)
+
     def ask(self) -> None:
         """Begin to drain; again has no effect."""
         if self._deadline_s is None:

@@ -18,6 +18,7 @@ looks as if it took the sequence number of a message that the broker has, and pa
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,7 +38,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Commit
 from forebay_consumer.reachable import Reachable
 from forebay_consumer.record import Claim, Outcome, Record
-from forebay_consumer.replies import REMEDIES, SIZE, ended
+from forebay_consumer.replies import REMEDIES, SIZE, elsewhere, ended
 
 IDLE_WAIT_S: Final = 0.1
 TRIAL_WAIT_S: Final = 0.005
@@ -199,7 +200,7 @@ class Transactions:
         parting = _Parting(claims)
         self._orders.put(parting)
         while not parting.over.wait(IDLE_WAIT_S) and not self._failure.happened:
-            pass
+            self._producer.purge(blocking=False)
 
     def forget(self, claims: Iterable[Claim]) -> list[Record]:
         """Drop the answers of assignments that the ledger no longer owns; gives back whose they were."""
@@ -419,7 +420,7 @@ class Transactions:
             except KafkaException as raised:
                 error = raised.args[0]
                 if error.code() in SIZE:  # larger than the client takes: nothing was queued
-                    instead = self._replace(answer, message)
+                    instead = self._replace(answer, message, self._writer.instead(message))
                     queue = [*instead, *(queue if message in instead else ())]
                 elif error.code() == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
                     message.partition = -1  # the reply still reaches its topic
@@ -543,9 +544,17 @@ class Transactions:
 
     def _begin_anew(self) -> None:
         self._log.warning("producer begins anew", action="producer_renewed")
+        self._take_another()
+        self._init()
+
+    def _take_another(self) -> None:
+        """Leave the producer, and have it let go of the messages whose reports it owes: it keeps them for ever."""
+        with suppress(KafkaException):
+            self._producer.purge(blocking=False)
+            self._producer.poll(0)
+        self._failed.clear()
         self._line.end()
         self._line, self._producer = _Line(), self._make()
-        self._init()
 
     def _init(self) -> None:
         """Get an epoch; ends what an earlier producer of our id left open."""
@@ -555,8 +564,7 @@ class Transactions:
             except KafkaException as raised:
                 raise self._fatal(raised.args[0]) from raised
             except _Hung:
-                self._line.end()
-                self._line, self._producer = _Line(), self._make()
+                self._take_another()
             else:
                 break
         self._doubtful = self._ended = False
@@ -582,9 +590,11 @@ class Transactions:
         if answer is None or message not in answer.messages:
             return  # of a producer that was left behind: what it had is published, or given up
         code = error.code()
-        if code in REMEDIES:
+        if (instead := elsewhere(self._writer, message, code)) is not None:
+            self._replace(answer, message, instead)
+        elif code in REMEDIES:
             raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
-        if code in SIZE:
+        elif code in SIZE:
             self._too_large(answer, message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
             message.partition = -1
@@ -597,14 +607,13 @@ class Transactions:
     def _too_large(self, answer: _Answer, message: Message) -> None:
         """The client never splits a batch, so one oversize message fails its neighbours: each is sent alone once."""
         if message.alone:
-            self._replace(answer, message)
+            self._replace(answer, message, self._writer.instead(message))
         else:
             message.alone = True
 
-    def _replace(self, answer: _Answer, message: Message) -> list[Message]:
-        """Put what is sent for a message too large into its place; gives what is new."""
-        instead = self._writer.instead(message)
-        kept = message in instead  # it was made smaller itself
+    def _replace(self, answer: _Answer, message: Message, instead: list[Message]) -> list[Message]:
+        """Put what is sent for a message into its place; gives what is new."""
+        kept = message in instead  # it was changed itself
         answer.messages[:] = [
             *(other for other in answer.messages if other is not message and kept),
             *instead,

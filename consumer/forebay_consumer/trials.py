@@ -120,6 +120,12 @@ class Trials:
         return self._suspicious
 
     @property
+    def choosing(self) -> bool:
+        """Whether the next trial may be one of a record that was not polled yet: so while none is chosen or runs."""
+        with self._lock:
+            return not self._inside and all(partition.trial is None for partition in self._partitions.values())
+
+    @property
     def busy(self) -> bool:
         return self._inside > 0
 

@@ -10,6 +10,7 @@ from forebay_consumer.books import Books
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.commits import Commits
 from forebay_consumer.errors import DrainTimeout
+from forebay_consumer.existing import Outlets
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow, Room
@@ -32,6 +33,7 @@ from forebay_schemas import Code, read_request
 TURN_S: Final = 0.05
 TRIAL_TURN_S: Final = 0.002  # the client serves a commit's report within a poll, and polls on until its time is over
 LOOK_EVERY_S: Final = 0.1
+OUTLETS_AGAIN_S: Final = 1.0
 _ONE: Final = Room(rows=1, bytes=1)
 
 
@@ -134,6 +136,7 @@ class Worker:
     Args:
         max_uncommitted: with so many records uncovered, none is polled.
         poisoned: the answer to a record that is not let run.
+        outlets: without them no group is joined.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class Worker:
         shutdown: Shutdown,
         max_uncommitted: int,
         poisoned: Callable[[Record], Fault],
+        outlets: Outlets,
         clock: Clock = monotonic,
     ) -> None:
         self._intake = intake
@@ -176,6 +180,7 @@ class Worker:
         self._shutdown = shutdown
         self._max_uncommitted = max_uncommitted
         self._poisoned = poisoned
+        self._outlets = outlets
         self._clock = clock
         self._look_at = 0.0
         self._log = structlog.get_logger()
@@ -197,15 +202,28 @@ class Worker:
                     stages.enter_context(collector_spared())
                     self._health.beat()  # the load may have taken longer than a turn ever may
                     self._health.started = True
-                    stages.callback(self._intake.close)  # before the threads end: the next owner need not wait for them
-                    self._intake.open()
-                    self._log.info("serving", action="serving")
-                    while not self._shutdown.asked:
-                        self._turn()
-                    self._drain()
+                    if self._wait_outlets():
+                        stages.callback(self._intake.close)  # before the threads end: the next owner need not wait
+                        self._intake.open()
+                        self._log.info("serving", action="serving")
+                        while not self._shutdown.asked:
+                            self._turn()
+                        self._drain()
             except BaseException as error:
                 self._failure.report(error)  # the stages see it, and wait for nothing more
                 raise
+
+    def _wait_outlets(self) -> bool:
+        """Join no group before all topics for answers are there; False when asked to stop first."""
+        told: Mapping[str, str] = {}
+        while (missing := self._outlets.missing()) and not self._shutdown.asked:
+            if missing != told:
+                told = missing
+                self._log.error("topics are missing: create them", action="topics_missing", topics=missing)
+            self._failure.check()
+            self._health.beat()
+            self._shutdown.wait(OUTLETS_AGAIN_S)
+        return not self._shutdown.asked
 
     def _turn(self) -> None:
         if self._ledger.uncovered >= self._max_uncommitted:
@@ -219,7 +237,10 @@ class Worker:
 
     def _poll(self) -> list[Record]:
         """The first record at once, then what is local; while there are suspects, one at a time, and no waiting."""
-        self._intake.read_only(self._trials.unread())
+        unread = self._trials.unread()
+        if (self._trials.opening or (self._trials.suspicious and not self._trials.choosing)) and not self._flow.room():
+            unread = ()  # what is awaited is the report on a commit, or the end of a trial
+        self._intake.read_only(unread)
         if self._trials.suspicious:
             return self._intake.poll(_ONE, wait_s=TRIAL_TURN_S)
         if self._trials.opening:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from forebay_local.topics import create_topics
+from forebay_local.topics import create_topics, delete_topics
 from forebay_schemas.headers import last_values
 from support.checker import OnlineChecker
 from support.pipeline import Pipeline
@@ -48,6 +48,66 @@ def test_row_21_a_reply_topic_that_is_missing_delays_nobody_else_and_holds_up_no
         wait_until(reached, "a reply on the new topic")
         assert worker.stop() == 0
     assert set(appeared.ids()) == {"found"}
+
+
+@pytest.mark.parametrize("mode", ["at-least-once", "exactly-once"])
+def test_row_21_a_reply_topic_that_its_client_has_deleted_holds_up_nobody(
+    pipeline: Pipeline, tmp_path: Path, mode: str
+) -> None:
+    """For a minute it is believed to be there."""
+    own = f"own-{uuid.uuid4().hex[:12]}"
+    create_topics(pipeline.bootstrap_servers, {own: 1})
+    settings = pipeline.settings(
+        topics={"replies": [pipeline.replies, "^own-.*"]}, delivery={"mode": mode}, kafka=LOOKS_OFTEN
+    )
+    with WorkerProcess(tmp_path, settings) as worker:
+        pipeline.send("first", id="first", headers={"reply-topic": own}, partition=0)
+        pipeline.flush()
+        pipeline.reader(own).wait_for(1)
+        delete_topics(pipeline.bootstrap_servers, [own])
+        pipeline.send("late", id="late", headers={"reply-topic": own}, partition=0)
+        texts = numbered(20)
+        for id_, text in texts.items():
+            pipeline.send(text, id=id_, partition=0)
+        pipeline.flush()
+        reader = pipeline.reader()
+        reader.wait_for(len(texts) + 1)
+        wait_until(lambda: pipeline.committed() == pipeline.ends(), "nothing is held up", 60)
+        assert worker.stop() == 0
+    assert set(reader.ids()) == {*texts, "late"}
+    letters = pipeline.reader(pipeline.dead_letters)
+    letters.read_to_end()
+    (letter,) = letters.messages
+    told = last_values(letter.headers())
+    assert (told["request-id"], told["forebay-stage"]) == (b"late", b"publish")
+    assert told["forebay-message"].endswith(b"is not there; leave it out for '" + pipeline.replies.encode() + b"'")
+
+
+@pytest.mark.parametrize("key", ["replies", "dead_letters"])
+def test_row_21_a_worker_whose_own_topics_are_missing_says_so_and_takes_nothing_in(
+    pipeline: Pipeline, tmp_path: Path, key: str
+) -> None:
+    late = f"late-{uuid.uuid4().hex[:12]}"
+    texts = numbered(20)
+    pipeline.send_all(texts.items())
+    settings = pipeline.settings(topics={key: [late] if key == "replies" else late})
+    with WorkerProcess(tmp_path, settings) as worker:
+        wait_until(lambda: worker.lines("topics_missing"), "it says so")
+        (told,) = worker.lines("topics_missing")
+        assert told["topics"] == {f"topics.{key}": late}
+        assert worker.get("/livez")[0] == 200
+        assert worker.get("/readyz")[0] == 503
+        create_topics(pipeline.bootstrap_servers, {late: 1})
+        pipeline.reader(late if key == "replies" else pipeline.replies).wait_for(len(texts))
+        assert_all_committed(pipeline)
+        assert worker.stop() == 0
+
+
+def test_row_21_a_worker_that_waits_for_its_topics_can_be_stopped(pipeline: Pipeline, tmp_path: Path) -> None:
+    settings = pipeline.settings(topics={"dead_letters": f"never-{uuid.uuid4().hex[:12]}"})
+    with WorkerProcess(tmp_path, settings) as worker:
+        wait_until(lambda: worker.lines("topics_missing"), "it says so")
+        assert worker.stop() == 0
 
 
 def test_row_24_a_request_topic_that_appears_after_the_start_is_served_from_its_beginning(

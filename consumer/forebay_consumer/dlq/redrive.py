@@ -86,9 +86,12 @@ class Sender:
         self._producer.purge()
         self._producer.poll(0)
 
+    def topic(self, letter: Letter) -> str:
+        return self._to or letter.topic
+
     def target(self, letter: Letter) -> tuple[str, int]:
         """Topic and partition: the request's own, where it can go there; -1 leaves the partition to its key."""
-        topic = self._to or letter.topic
+        topic = self.topic(letter)
         if topic not in self._known:
             self._known[topic] = self._partitions(topic)
         same = topic == letter.topic and letter.partition in self._known[topic]
@@ -100,7 +103,11 @@ class Sender:
         Interrupted, it leaves in `told` what was heard until then.
         """
         for place, letter in enumerate(letters):
-            topic, partition = self.target(letter)
+            try:
+                topic, partition = self.target(letter)
+            except FatalError as error:  # that of one letter; the others are on their way, and must be noted
+                told[place] = str(error)
+                continue
             self._produce(place, put_back(letter, without), topic, partition, told)
         while len(told) < len(letters):
             self._producer.flush(POLL_S)  # nothing more is coming that the client should wait for
@@ -254,7 +261,7 @@ class Redrive:
             letter, why = refused[0]
             raise FatalError(
                 f"{len(refused)} not delivered, the first {partition}:{letter.entry.offset} to "
-                f"{self._sender.target(letter)[0]}: {why}; they wait for the next run"
+                f"{self._sender.topic(letter)}: {why}; they wait for the next run"
             )
 
     def _count_late(self, letters: Iterable[Letter]) -> None:

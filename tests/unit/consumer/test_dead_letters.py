@@ -112,3 +112,10 @@ def test_only_what_was_refused_for_the_moment_is_not_kept(code: Code) -> None:
 def test_the_letter_counts_how_often_it_was_tried() -> None:
     tried = Fault(make_record(), Envelope("id"), Code.MODEL_ERROR, "the model failed", "forward", attempts=3)
     assert dict(dead_letters.headers(tried))["forebay-attempts"] == "3"
+
+
+def test_the_latest_time_that_a_client_may_write_is_kept() -> None:
+    """Java's Long.MAX_VALUE: as a float of seconds it is more than eight bytes hold."""
+    written = dict(dead_letters.headers(fault(timestamp_s=(2**63 - 1) / 1000), ORIGIN))
+    assert written["forebay-timestamp"] == str(2**63 - 1)
+    assert written["kafka_dlt-original-timestamp"] == b"\x7f" + 7 * b"\xff"

@@ -3,7 +3,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from forebay_consumer.existing import FOUND_FOR_S, MISSING_FOR_S, Existing
+from forebay_consumer.existing import FOUND_FOR_S, MISSING_FOR_S, SILENT_FOR_S, Existing, Outlets
 from support.consumer import ManualClock
 
 
@@ -41,7 +41,23 @@ def test_it_tells_what_is_there_and_asks_once_in_a_while() -> None:
     assert not existing.has("mine")
 
 
-def test_without_a_broker_nothing_is_called_missing() -> None:
-    broker = Broker()
+def test_without_a_broker_nothing_is_called_missing_and_only_one_topic_is_asked_for() -> None:
+    """Each asking takes 2 s, and a chunk of requests may name many topics."""
+    broker, clock = Broker(), ManualClock(100)
     broker.away = True
-    assert Existing(broker.list_topics, ManualClock(100)).has("mine")
+    existing = Existing(broker.list_topics, clock)
+    assert all(existing.has(f"client-{number}") for number in range(31))
+    assert broker.asked == 1
+    broker.away = False
+    assert existing.has("client-0")
+    clock.advance(SILENT_FOR_S)
+    assert not existing.has("client-0"), "nothing was learnt meanwhile"
+
+
+def test_the_topics_of_all_answers_are_missing_when_a_broker_says_so() -> None:
+    broker = Broker("replies")
+    outlets = Outlets({"topics.replies": "replies", "topics.dead_letters": "dead"}, broker.list_topics)
+    assert outlets.missing() == {"topics.dead_letters": "dead"}
+    broker.away = True
+    assert outlets.missing() == {}
+    assert Outlets({"topics.replies": "replies", "topics.dead_letters": None}, broker.list_topics).missing() == {}

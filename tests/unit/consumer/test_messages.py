@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from forebay_consumer.errors import FatalError
-from forebay_consumer.messages import Message, Writer
-from forebay_consumer.record import Success
+from forebay_consumer.messages import LOST_AFTER_S, Message, Writer
+from forebay_consumer.record import Fault, Success
 from forebay_consumer.routes import Routes
-from forebay_schemas import Model, Result, read_reply, read_request
-from support.consumer import make_record
+from forebay_schemas import Code, Failure, Model, Result, read_reply, read_request
+from support.consumer import ManualClock, make_record
 
 
 def result(writer: Writer, echo: bytes) -> Message:
@@ -58,3 +58,58 @@ def test_an_error_that_is_too_large_itself_echoes_nothing_and_is_not_cut_again()
     assert {"request-id", "code"} <= names(bare)
     with pytest.raises(FatalError, match=r"replies takes not even a small error; raise its max\.message\.bytes"):
         writer.instead(bare)
+
+
+def named(writer: Writer, topic: str, fault: Code | None = None) -> list[Message]:
+    record = make_record(headers=[("reply-topic", topic.encode()), ("reply-partition", b"3")])
+    envelope = read_request(record)[0]
+    if fault is not None:
+        return writer.messages(Fault(record, envelope, fault, "it failed", "forward"))
+    return writer.messages(Success(record, envelope, ["out"], {}))
+
+
+def test_a_result_that_its_topic_cannot_get_becomes_an_error_on_the_default_one_and_a_letter() -> None:
+    writer = Writer(Routes(["replies", "^mine-.*"]), "dead", Model("m"), {})
+    (lost,) = named(writer, "mine-7")
+    assert (lost.topic, lost.partition) == ("mine-7", 3)
+    instead = writer.astray(lost, "is not there")
+    assert instead is not None
+    assert [(message.topic, message.partition, message.letter) for message in instead] == [
+        ("replies", -1, False),
+        ("dead", -1, True),
+    ]
+    found = read_reply(instead[0].key, instead[0].value, None)
+    assert isinstance(found, Failure)
+    assert found.code is Code.INVALID_REQUEST
+    assert found.message == "header reply-topic: 'mine-7' is not there; leave it out for 'replies'"
+
+
+def test_an_error_that_its_topic_cannot_get_goes_to_the_default_one_and_its_letter_stays() -> None:
+    writer = Writer(Routes(["replies", "^mine-.*"]), "dead", Model("m"), {})
+    reply, letter = named(writer, "mine-7", Code.POISON)
+    assert writer.astray(reply, "is not there") == [reply]
+    assert (reply.topic, reply.partition) == ("replies", -1)
+    assert writer.astray(reply, "is not there") is None, "there is no other topic for it"
+    assert writer.astray(letter, "is not there") is None
+
+
+def test_a_topic_of_one_clients_that_takes_not_even_a_small_error_ends_no_worker() -> None:
+    writer = Writer(Routes(["replies", "^mine-.*"]), None, Model("m"), {})
+    (large,) = named(writer, "mine-7")
+    (error,) = writer.instead(large)
+    assert writer.instead(error) == [error]
+    assert error.topic == "mine-7"
+    assert writer.instead(error) == [error]
+    assert error.topic == "replies"
+
+
+def test_a_topic_is_lost_once_it_was_missing_for_long() -> None:
+    clock = ManualClock(5)
+    writer = Writer(Routes(["replies", "^mine-.*"]), None, Model("m"), {}, clock)
+    (message,) = named(writer, "mine-7")
+    clock.advance(60)
+    assert not writer.lost(message), "it was said to be missing just now"
+    clock.advance(LOST_AFTER_S - 1)
+    assert not writer.lost(message)
+    clock.advance(1)
+    assert writer.lost(message)

@@ -230,3 +230,40 @@ def test_a_flush_that_nothing_came_of_is_repeated(monkeypatch: pytest.MonkeyPatc
         wait_until(lambda: producer.flushed == [1, 1], "it goes again", 10)
         producer.confirm(1)
         wait_until(lambda: site.done == [0], "it is confirmed", 10)
+
+
+class Elsewhere(FakeProducer):
+    """Has no topic but those given, or may not write to others, as the client says of each message."""
+
+    def __init__(self, code: int, *topics: str) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+        self._refusal = code
+        self._topics = topics
+
+    def produce(
+        self, topic: str, value: bytes, key: str, partition: int, on_delivery: Callable[[Any, Any], None], **_: Any
+    ) -> None:
+        self.sent.append(topic)
+        if topic not in self._topics:
+            raise KafkaException(KafkaError(self._refusal))
+        super().produce(topic, value, key, partition, on_delivery)
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED]
+)
+def test_a_topic_of_a_clients_choice_that_cannot_be_written_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr("forebay_consumer.messages.LOST_AFTER_S", 0.0)
+    producer = Elsewhere(code, "replies")
+    site = Site(monkeypatch, [producer])
+    envelope = schemas.Envelope("0", reply_topic="mine")
+    site.replies._writer = Writer(Routes(["replies", "mine"]), None, schemas.Model("m"), {})
+    with site.replies:
+        site.replies.publish([Success(make_record(0), envelope, ["out"], {})])
+        site.publish([1])
+        wait_until(lambda: len(site.done) == 2, "both are answered", 10)
+    assert producer.sent.count("mine") == 1
+    assert not site.failure.happened

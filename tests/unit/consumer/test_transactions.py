@@ -1,8 +1,10 @@
 """What a transaction is to carry, decided before any broker is asked."""
 
+import gc
+import weakref
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
@@ -133,9 +135,34 @@ def test_after_an_aborted_transaction_another_producer_carries_the_answers() -> 
         "first send_offsets_to_transaction",
         "first abort_transaction",
         "first poll",
+        "first purge",
+        "first poll",
         "second init_transactions",
         "second begin_transaction",
         "second produce",
         "second send_offsets_to_transaction",
         "second commit_transaction",
     ]
+
+
+class Watched:
+    """What hangs on a delivery report, as a request does."""
+
+
+def test_a_producer_that_is_left_lets_go_of_what_it_was_given() -> None:
+    """The client keeps a callback, with all that hangs on it, until it has served the message's report."""
+    held = Held(0)
+    held.stage._producer = Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    told: list[Any] = []
+    watched = Watched()
+    held.stage._producer.produce("t", b"v", on_delivery=lambda error, _, hangs=watched: told.append((error, hangs)))
+    kept = weakref.ref(watched)
+    del watched
+    assert kept() is not None
+    held.stage._make = lambda: None
+    held.stage._take_another()
+    held.stage._line.end()
+    assert [error.code() for error, _ in told] == [KafkaError._PURGE_QUEUE]
+    told.clear()
+    gc.collect()
+    assert kept() is None

@@ -142,6 +142,21 @@ def test_a_dead_predecessor_leaves_what_it_may_have_seen_and_no_more() -> None:
     assert trials.unread() == [], "what came later, it cannot have seen"
 
 
+def test_a_suspect_is_chosen_again_only_when_none_runs_or_is_asked_for() -> None:
+    """Meanwhile nothing need be polled beyond what there is room for."""
+    trials = opened(Progress(True, 3))
+    acknowledge(trials)
+    choosing = {"none was polled yet": trials.choosing}
+    trials.admit(records(0))
+    choosing["its trial is asked for"] = trials.choosing
+    acknowledge(trials)
+    (run,), _ = trials.admit(records(1))
+    choosing["it runs"] = trials.choosing
+    trials.ended([run])
+    choosing["it has ended"] = trials.choosing
+    assert [*choosing.values()] == [True, False, False, True], choosing
+
+
 def test_suspects_go_in_one_at_a_time_each_after_its_trial_is_acknowledged() -> None:
     trials = opened(Progress(True, 2))
     assert trials.admit(records(0, 1, 2)) == ([], [])

@@ -2,6 +2,8 @@
 
 from unittest.mock import MagicMock
 
+import pytest
+
 from forebay_consumer.flow import Flow
 from forebay_consumer.pace import FEW, Pace
 from forebay_consumer.record import Record
@@ -18,15 +20,16 @@ class Site(Flow):
         self._polls = iter(polls)
         intake = MagicMock(poll=self._poll)
         ledger = MagicMock(uncovered=0, take=list)
-        trials = MagicMock(suspicious=False, opening=False, admit=lambda _: ([], []))
+        self.intake = intake
+        self.trials = trials = MagicMock(suspicious=False, opening=False, admit=lambda _: ([], []))
         others = [MagicMock() for _ in range(9)]
         self.worker = Worker(
             intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self,
             Pace(self, 1.0, ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 1, MagicMock(),
-            ManualClock(),
+            MagicMock(), ManualClock(),
         )  # fmt: skip
 
-    def _poll(self, *_: object) -> list[Record]:
+    def _poll(self, *_: object, **__: object) -> list[Record]:
         self.said.append("poll")
         return [make_record(offset) for offset in range(next(self._polls))]
 
@@ -39,3 +42,25 @@ def test_it_rests_after_a_poll_that_brought_few_and_not_after_others() -> None:
     for _ in range(5):
         site.worker._turn()
     assert site.said == ["poll", "rest", "poll", "poll", "poll", "rest", "poll"]
+
+
+@pytest.mark.parametrize(
+    ("suspicious", "choosing", "opening", "reads_on"),
+    [
+        pytest.param(True, True, False, True, id="the next suspect may be one that was not polled yet"),
+        pytest.param(True, False, False, False, id="a suspect runs"),
+        pytest.param(False, False, True, False, id="the first commit is awaited"),
+    ],
+)
+def test_with_no_room_only_who_chooses_a_suspect_reads_on(
+    suspicious: bool, choosing: bool, opening: bool, reads_on: bool
+) -> None:
+    """After a death there may be thousands of suspects, of a megabyte each."""
+    site = Site(0, 0)
+    suspects = [make_record(0).claim]
+    site.trials.configure_mock(suspicious=suspicious, choosing=choosing, opening=opening, unread=lambda: suspects)
+    site.worker._turn()
+    assert site.intake.read_only.call_args.args == (suspects,), "there is room"
+    site.enter([make_record(0, size=10_000_000)])
+    site.worker._turn()
+    assert site.intake.read_only.call_args.args == ((suspects if reads_on else ()),)

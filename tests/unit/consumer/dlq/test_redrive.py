@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,7 +19,7 @@ from forebay_consumer.dlq.topic import DeadLetterTopic, Span
 from forebay_consumer.errors import FatalError
 from forebay_schemas import Code
 from support.consumer import make_record
-from unit.consumer.dlq.letters import entry_of
+from unit.consumer.dlq.letters import entry_of, letter_of
 
 CODES = (Code.MODEL_ERROR, Code.POISON)
 
@@ -68,6 +69,9 @@ class FakeSender:
     fails_again_in: FakeTopic | None = None
     sent: list[int] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
+
+    def topic(self, letter: Letter) -> str:
+        return letter.topic
 
     def target(self, letter: Letter) -> tuple[str, int]:
         return letter.topic, letter.partition
@@ -270,3 +274,35 @@ def test_too_scattered_a_choice_is_refused_before_anything_is_sent(monkeypatch: 
     assert sender.sent == [1]
     run(topic, sender=sender)
     assert sender.sent == [1, 0, 2, 3, 4, 5]
+
+
+class Client:
+    """A producer that delivers all of it with the next flush."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, Any]] = []
+
+    def produce(self, topic: str, *_: Any, on_delivery: Any, **__: Any) -> None:
+        self._waiting.append((topic, on_delivery))
+
+    def flush(self, _: float) -> None:
+        for offset, (topic, report) in enumerate(self._waiting):
+            report(None, SimpleNamespace(topic=lambda at=topic: at, partition=lambda: 0, offset=lambda at=offset: at))
+        self._waiting.clear()
+
+
+def test_a_letter_whose_topic_is_gone_keeps_none_of_the_others_from_being_noted() -> None:
+    """They are on their way by then: unnoted, each further run would put them back again."""
+
+    def partitions(topic: str) -> Collection[int]:
+        if topic == "gone":
+            raise FatalError("there is no topic 'gone'")
+        return [0]
+
+    sender = Sender({"bootstrap.servers": "127.0.0.1:1"}, None, partitions)
+    sender._producer = Client()
+    topics = ["here", "gone", "here"]
+    letters = [letter_of(make_record(number, topic=topic)) for number, topic in enumerate(topics)]
+    told: dict[int, Where | str] = {}
+    sender.send(letters, (), told)
+    assert told == {0: Where("here", 0, 0), 1: "there is no topic 'gone'", 2: Where("here", 0, 1)}
