@@ -56,6 +56,39 @@ def test_row_35_memory_is_bounded_whatever_the_lag_of_large_records(
     assert highest - before < 3 * budget + pipeline.partitions * budget / 2
 
 
+def test_row_35_after_a_death_no_more_is_held_than_there_is_room_for(pipeline: Pipeline, tmp_path: Path) -> None:
+    """All that the dead one may have seen is suspect, and runs one by one; the rest of it waits in the topic."""
+    count, size, budget = 200, 400_000, 4 * MB
+    for number in range(count):
+        pipeline.send(f"{number} ".ljust(size, "x"), id=str(number))
+    pipeline.flush()
+    settings = pipeline.settings(
+        kafka={"session.timeout.ms": 1500, "heartbeat.interval.ms": 300},
+        model={"class": "support.scripted:Measured", "options": {"pass_s": 0.02}},
+        batching={"max_batch_size": 8, "linger_ms": 5},
+        limits={"max_bytes_in_flight": budget},
+    )
+    reader = pipeline.reader()
+    with WorkerProcess(tmp_path, settings, "first") as first:
+        reader.wait_for(20)
+        first.kill()
+    held: list[float] = []
+    with WorkerProcess(tmp_path, settings, "second") as second:
+        second.wait_serving()
+
+        def answered() -> bool:
+            held.append(second.metric("forebay_in_flight_bytes"))
+            reader.read(0.02)
+            return len(reader.ids()) == count
+
+        wait_until(answered, f"{count} are answered", 120)
+        assert_all_committed(pipeline)
+        assert second.stop() == 0
+    assert max(held) > 0
+    # A poll ends with the record that fills the room, and one more is looked at for each trial.
+    assert max(held) < budget + 3 * size
+
+
 def fill(pipeline: Pipeline, count: int) -> None:
     """Write `count` small records in no time: nothing is remembered of them, and nothing waits for the broker."""
     bulk = {"linger.ms": 50, "compression.type": "lz4"}  # so dense that a fetch holds a great many
