@@ -5,7 +5,7 @@ Exit codes: 0 all answered · 1 some failed · 2 usage, settings or no broker.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -78,10 +78,21 @@ def submit(
         _client(servers, requests, replies, timeout, config, kafka) as client,
         progress(sources.count(files)) as shown,
     ):
-        for request, answer in submit_all(client, shown.counting(sources.read(files)), in_flight):
+        unread: list[OSError] = []
+        for request, answer in submit_all(client, shown.counting(_readable(files, unread)), in_flight):
             print(json_line(request, answer), flush=True)
             shown.add(answer)
-    raise typer.Exit(int(shown.failed > 0))
+    for error in unread:
+        typer.echo(f"forebay-producer: {error}; what comes after it was not read", err=True)
+    raise typer.Exit(2 if unread else int(shown.failed > 0))
+
+
+def _readable(files: Sequence[str], unread: list[OSError]) -> Iterator[Request]:
+    """The requests up to the first file that cannot be read, why that is, and no end for those under way."""
+    try:
+        yield from sources.read(files)
+    except OSError as error:
+        unread.append(error)
 
 
 def _check_files(names: Any) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import os
 import threading
 import time
 import uuid
@@ -73,11 +74,12 @@ class Client:
         if settings is not None and (config is not None or fields):
             raise BadSettings("give settings, or config and fields, not both")
         self._settings = settings or load(config, **fields)
-        self._prefix = uuid.uuid4().bytes[:8]
+        self._prefix = b""  # drawn by `open`: what is made before a fork would be the same in all children
+        self._process = 0
         self._numbers = itertools.count()
         self._waiting = Waiting(self._settings.max_in_flight)
         self._undelivered: SimpleQueue[tuple[bytes, str]] = SimpleQueue()  # filled by delivery reports
-        self._closing = threading.Lock()
+        self._lifetime = threading.Lock()
         self._closed = False
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -97,12 +99,17 @@ class Client:
         Raises:
             BrokerUnavailable: no broker answers within 5 s, or one of the topics cannot be read. May be tried again.
             BadSettings: librdkafka does not take a `kafka` setting, or a secret's file cannot be read.
-            ClientClosed: it was closed; make a new one.
+            ClientClosed: it was closed, or opened in another process; make a new one.
         """
-        if self._closed:
-            raise ClientClosed("the client was closed; make a new one")
-        if self._producer is not None:
-            return
+        with self._lifetime:
+            if self._closed:
+                raise ClientClosed("the client was closed; make a new one")
+            if self._producer is None:
+                self._connect()
+            self._check_process()
+
+    def _connect(self) -> None:
+        self._prefix, self._process = uuid.uuid4().bytes[:8], os.getpid()
         self._consumer = _made(Consumer, self._consumer_settings())
         try:
             deadline = time.monotonic() + CONNECT_WITHIN_S
@@ -121,24 +128,30 @@ class Client:
         for thread in self._threads:
             thread.start()
 
+    def _check_process(self) -> None:
+        if self._process != os.getpid():  # its threads did not come along, so no request would ever end
+            raise ClientClosed("the client was opened in another process; make and open one after the fork")
+
     def close(self) -> None:
         """Send what is queued, at most 10 s, and end. Answers still missing fail with `ClientClosed`. Again: no effect.
 
         Collect the futures first if you want their answers.
         """
-        with self._closing:
+        with self._lifetime:
             was_closed, self._closed = self._closed, True
+            producer = self._producer
         self._waiting.close()  # from here on no request is taken
-        if was_closed or self._producer is None:
+        if was_closed or producer is None or self._process != os.getpid():
             return
         with suppress(KafkaException):  # it cannot go on; what it held is told below
-            self._producer.flush(FLUSH_WITHIN_S)
+            producer.flush(FLUSH_WITHIN_S)
         self._ending.set()
         for thread in self._threads:
             if thread is not threading.current_thread():  # closed by a future's callback
                 thread.join()
         for question in self._waiting.rest():
             finish(question, ClientClosed(f"the client was closed before {question.request_id} was answered"))
+        self._producer = None  # and with it librdkafka's threads and connections, whoever still holds the client
 
     def __enter__(self) -> Self:
         self.open()
@@ -186,9 +199,12 @@ class Client:
             ClientClosed: it is not open.
         """
         if self._producer is None:
-            raise ClientClosed("the client is not open; use it in a with statement")
+            raise ClientClosed(
+                "the client is closed" if self._closed else "the client is not open; use it in a with statement"
+            )
+        self._check_process()
         body, content_type = encode(value, parameters, content_type)
-        question = self._question(request_id_of(value, request_id), timeout_s)
+        question = self._question(request_id_of(value, request_id, content_type), timeout_s)
         wire: dict[str, str | bytes] = {
             **(headers or {}),
             names.REQUEST_ID: question.request_id,
@@ -215,8 +231,8 @@ class Client:
             RequestFailed, ReplyTimeout, NotDelivered, BadRequest, ClientQueueFull, ClientClosed: as `submit`.
         """
         future = self.submit(value, **options)
-        if self._may_block():
-            self._serve(self._producer.flush, SEND_OFF_S)  # who waits has nothing more to send: no linger
+        if self._may_block() and (producer := self._producer) is not None:
+            self._serve(producer.flush, SEND_OFF_S)  # who waits has nothing more to send: no linger
         return future.result()
 
     @property
@@ -245,11 +261,12 @@ class Client:
                 self._undelivered.put((question.correlation, _told(error)))  # acted on outside the callback
 
         headers = list(wire.items())
+        producer = self._producer
+        if producer is None:
+            raise ClientClosed("the client was closed meanwhile")
         while True:
             try:
-                self._producer.produce(
-                    self._settings.requests, value=body, key=key, headers=headers, on_delivery=report
-                )
+                producer.produce(self._settings.requests, value=body, key=key, headers=headers, on_delivery=report)
             except BufferError:
                 if time.monotonic() >= question.deadline or not self._may_block():
                     raise ClientQueueFull("librdkafka's queue is full; is the broker reachable? Send slower") from None
@@ -263,8 +280,9 @@ class Client:
                 return
 
     def _serve_producer(self) -> None:
+        producer = self._producer
         while not self._ending.is_set():
-            self._serve(self._producer.poll, POLL_S)
+            self._serve(producer.poll, POLL_S)
             while not self._undelivered.empty():
                 correlation, text = self._undelivered.get()
                 if question := self._waiting.take(correlation):
@@ -297,6 +315,7 @@ class Client:
                 look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
                 _log.warning("reply topic %s: %s", self._settings.replies, error)
         self._consumer.close()
+        self._consumer = None  # it holds the client, by its callback
 
     def _take(self, message: Message) -> None:
         if (error := message.error()) is not None:

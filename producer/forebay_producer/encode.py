@@ -42,18 +42,31 @@ def encode(
         raise BadRequest(f"value: {error}; send {ALLOWED}") from None
 
 
-def request_id_of(value: Value, given: str | None) -> str | None:
-    """The id that the caller chose: the one given, else that of a JSON body, else None.
+def request_id_of(value: Value, given: str | None, content_type: str | None = None) -> str | None:
+    """The id that the caller chose: the one given, else that of a JSON body, written already or not, else None.
 
     Raises:
         BadRequest: no worker would take it.
     """
-    id_ = value.get("id") if given is None and isinstance(value, Mapping) else given
+    if given is not None and not isinstance(given, str):
+        raise BadRequest(f"request_id {given!r:.40}: expected a str, got {_kind(given)}")
+    id_ = _id_of_body(value, content_type) if given is None else given
     if not isinstance(id_, str):  # what else a body may hold there is for the worker to judge
         return None
     if not id_.isprintable() or not 1 <= len(id_.encode(errors="replace")) <= MAX_ID_BYTES:
         raise BadRequest(f"request_id {id_[:40]!r}: allowed are 1 to {MAX_ID_BYTES} bytes of printable UTF-8")
     return id_
+
+
+def _id_of_body(value: Value, content_type: str | None) -> Any:
+    if isinstance(value, str | bytes) and content_type is not None:
+        if content_type.partition(";")[0].strip().lower() != JSON:
+            return None
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:  # for the worker to answer
+            return None
+    return value.get("id") if isinstance(value, Mapping) else None
 
 
 def _as_it_is(value: Value, parameters: Mapping[str, Any] | None, content_type: str) -> bytes:

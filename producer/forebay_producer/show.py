@@ -24,7 +24,7 @@ def json_line(request: Request, outcome: Result | ForebayError) -> str:
 
     The code is the worker's, or the name of the client's error when no answer came; then `id` may be null.
     """
-    line: dict[str, Any] = {"source": request.source}
+    line: dict[str, Any] = {"source": _printable(request.source)}
     if isinstance(outcome, Result):
         line |= {"id": outcome.id, "outputs": outcome.outputs}
     elif isinstance(outcome, RequestFailed):
@@ -40,7 +40,12 @@ def readable_line(request: Request, outcome: Result | ForebayError) -> str:
         told = " | ".join(map(_row, outcome.outputs))
     else:
         told = f"error  {' '.join(str(outcome).split())}"
-    return f"{_shorten(request.source, SOURCE_WIDTH):<{SOURCE_WIDTH}}  {told}"
+    return f"{_shorten(_printable(request.source), SOURCE_WIDTH):<{SOURCE_WIDTH}}  {told}"
+
+
+def _printable(source: str) -> str:
+    """A file's name need not be text: what is not has no UTF-8."""
+    return source.encode(errors="replace").decode()
 
 
 def _row(row: Any) -> str:

@@ -33,7 +33,7 @@ def read(files: Iterable[str]) -> Iterator[Request]:
             yield image(name)
             continue
         if suffix == ".json":
-            yield _of_json(Path(name).read_bytes(), name)
+            yield _of_json(Path(name).read_bytes().removeprefix(_BOM), name)
             continue
         with _opened(name) as lines:
             for number, line in _lines(lines):
@@ -45,7 +45,14 @@ def read(files: Iterable[str]) -> Iterator[Request]:
 
 
 def count(files: Iterable[str]) -> int | None:
-    """How many requests `read` will give; None with standard input, which ends when it ends."""
+    """How many requests `read` will give; None with standard input, which ends when it ends, or an unreadable file."""
+    try:
+        return _count(files)
+    except OSError:  # `read` says why, when it comes to it
+        return None
+
+
+def _count(files: Iterable[str]) -> int | None:
     total = 0
     for name in files:
         if name == STDIN:
@@ -68,7 +75,11 @@ def image(name: str) -> Request:
 
 
 def _opened(name: str) -> Any:
-    return nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")
+    if name != STDIN:
+        return Path(name).open("rb")
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    return nullcontext(sys.stdin.buffer)
 
 
 def _lines(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:

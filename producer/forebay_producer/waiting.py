@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from forebay_producer.errors import ClientClosed, ClientQueueFull, ForebayError
@@ -72,7 +73,8 @@ class Waiting:
             if len(self._deadlines) > 2 * len(self._questions) + _SPARE:
                 self._deadlines = [(kept.deadline, kept.correlation) for kept in self._questions.values()]
                 heapq.heapify(self._deadlines)
-        question.future.add_done_callback(lambda future: self._on_done(question, future))
+        # Not the question, which holds the future: with its answer it would wait for the cycle collector.
+        question.future.add_done_callback(partial(self._on_done, question.correlation))
 
     def take(self, correlation: bytes) -> Question | None:
         """Take one out; None when it has left before, or never was ours."""
@@ -104,9 +106,9 @@ class Waiting:
             left, self._questions = list(self._questions.values()), {}
             return left
 
-    def _on_done(self, question: Question, future: "Future[Result]") -> None:
+    def _on_done(self, correlation: bytes, future: "Future[Result]") -> None:
         if future.cancelled():
-            self.take(question.correlation)
+            self.take(correlation)
             future.set_running_or_notify_cancel()  # or `concurrent.futures.wait` would wait for it for ever
 
 

@@ -1,5 +1,7 @@
 """The client on a real broker: answers come from an echo in this file, and from a real worker where it says so."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import psutil
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -423,6 +426,83 @@ def test_no_thread_outlives_its_client(place: Place) -> None:
             "forebay-producer",
         }
     assert set(threading.enumerate()) <= before
+
+
+def test_a_closed_client_keeps_no_thread_of_librdkafkas_either(place: Place) -> None:
+    process = psutil.Process()
+    with place.answering() as _:
+        before = process.num_threads()
+        client = place.client()
+        with client:
+            assert client.request("hello").outputs == ["hello"]
+            assert process.num_threads() > before + 2
+        wait_until(lambda: process.num_threads() <= before, "they end, though the client is still at hand")
+
+
+def test_many_may_open_one_client_at_once(place: Place) -> None:
+    client = place.client()
+    with place.answering(), ThreadPoolExecutor(8) as pool:
+        ready = threading.Barrier(8)
+
+        def ask(number: int) -> Any:
+            ready.wait()
+            client.open()
+            return client.request(f"text {number}").outputs
+
+        assert [*pool.map(ask, range(8))] == [[f"text {number}"] for number in range(8)]
+        client.close()
+
+
+FORKS = """
+import os, sys, traceback
+from forebay_producer import Client, ClientClosed
+
+servers, requests, replies = sys.argv[1:]
+client = Client(kafka={"bootstrap.servers": servers}, requests=requests, replies=replies, timeout_s=60)
+children = []
+for name in ("one", "two"):
+    if not (child := os.fork()):
+        ended = 1
+        try:
+            client.open()
+            for number in range(50):
+                assert client.request(f"{name} {number}").outputs == [f"{name} {number}"]
+            client.close()
+            ended = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(ended)
+    children.append(child)
+client.open()
+if not (child := os.fork()):
+    ended = 1
+    try:
+        for refused in (client.open, lambda: client.submit("of the child's")):
+            try:
+                refused()
+            except ClientClosed as error:
+                assert "in another process" in str(error), error
+            else:
+                raise AssertionError("it was not refused")
+        client.close()
+        ended = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(ended)
+children.append(child)
+assert client.request("of the parent's").outputs == ["of the parent's"]
+assert not any(os.waitpid(child, 0)[1] for child in children)
+client.close()
+"""
+
+
+def test_processes_that_were_forked_each_get_their_own_answers_or_are_told(place: Place) -> None:
+    with place.answering():
+        command = [sys.executable, "-c", FORKS, place.bootstrap_servers, place.requests, place.replies]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_callbacks_may_ask_again_raise_and_close(place: Place) -> None:

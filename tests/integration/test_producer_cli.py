@@ -72,6 +72,16 @@ def test_submit_reads_all_kinds_of_files_and_writes_jsonl(serving: Pipeline, tmp
     assert "8 sent, 6 answered, 2 failed" in told.stderr.splitlines()[-1]
 
 
+def test_what_cannot_be_read_ends_with_two_and_the_others_are_answered(serving: Pipeline, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("one\ntwo\n")
+    told = run("submit", *to(serving), str(lines), "/proc/self/mem")  # a file that opens, and cannot be read from there
+    assert told.returncode == 2, told.stderr
+    assert {json.loads(line)["source"] for line in told.stdout.splitlines()} == {f"{lines}:1", f"{lines}:2"}
+    assert "Input/output error; what comes after it was not read" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_submit_where_all_goes_well_ends_with_zero(serving: Pipeline) -> None:
     lines = "".join(f"text {number}\n" for number in range(200))
     told = run("submit", *to(serving), "--in-flight", "20", "-", stdin=lines.encode())

@@ -144,7 +144,7 @@ class WorkerProcess:
     def metric(self, name: str, **labels: str) -> float:
         """The value of one metric, 0 when it is not there yet."""
         _, page = self.get("/metrics")
-        wanted = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        wanted = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))  # as the client writes them
         series = name + (f"{{{wanted}}}" if wanted else "")
         found = re.search(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
         return float(found.group(1)) if found else 0.0

@@ -1,5 +1,6 @@
 """What a Python value becomes on the wire, and that the worker's side reads it back."""
 
+import uuid
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -100,3 +101,27 @@ def test_a_request_id_that_no_worker_takes_is_refused(id_: str) -> None:
         request_id_of("a", id_)
     with pytest.raises(BadRequest, match="256 bytes"):
         request_id_of({"id": id_}, None)
+
+
+@pytest.mark.parametrize("given", [7, uuid.UUID(int=7), b"bytes"])
+def test_a_request_id_that_is_no_text_is_refused_and_not_replaced(given: Any) -> None:
+    with pytest.raises(BadRequest, match="expected a str, got a"):
+        request_id_of({"id": "good", "text": "x"}, given)
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "expected"),
+    [
+        pytest.param('{"id": "order-7", "text": "x"}', "application/json", "order-7", id="text"),
+        pytest.param(b'{"id": "order-7"}', "Application/JSON; charset=utf-8", "order-7", id="bytes"),
+        pytest.param('{"id": "order-7"}', "text/plain", None, id="a text that looks like it"),
+        pytest.param('{"id": "order-7"}', None, None, id="a text"),
+        pytest.param("{broken", "application/json", None, id="broken"),
+        pytest.param('["id"]', "application/json", None, id="no object"),
+    ],
+)
+def test_the_id_of_a_body_that_is_written_already_counts(
+    value: Value, content_type: str | None, expected: str | None
+) -> None:
+    assert request_id_of(value, None, content_type) == expected
+    assert request_id_of(value, "mine", content_type) == "mine"

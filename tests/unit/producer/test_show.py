@@ -68,3 +68,10 @@ def test_elsewhere_a_plain_line_tells_the_counts_at_the_end(capsys: pytest.Captu
     with progress(None, Console(file=io.StringIO(), force_terminal=False)) as shown:
         shown.add(result("a"))
     assert capsys.readouterr().err.startswith("0 sent, 1 answered, 0 failed, ")
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is() -> None:
+    """A file's name may be any bytes; Python has surrogates for them, which no output takes."""
+    asked = Request("text", b"caf\xe9.png".decode(errors="surrogateescape"))
+    assert json.loads(json_line(asked, result("a")))["source"] == "caf?.png"
+    assert readable_line(asked, result("a")).startswith("caf?.png ")

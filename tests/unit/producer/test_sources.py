@@ -82,3 +82,17 @@ def test_images_and_whole_json_files(tmp_path: Path) -> None:
     names = [str(tmp_path / "a.PNG"), str(tmp_path / "b.json")]
     assert understood(names) == [(names[0], None, [PNG]), (names[1], None, ["a"])]
     assert count(names) == 2
+
+
+def test_a_json_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "body.json"
+    file.write_bytes(b'\xef\xbb\xbf{"id": "mine", "inputs": ["a"]}')
+    (request,) = read([str(file)])
+    assert request.value == b'{"id": "mine", "inputs": ["a"]}'
+    assert request.options["request_id"] == "mine"
+
+
+def test_a_standard_input_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(OSError, match="standard input is closed"):
+        list(read(["-"]))

@@ -1,7 +1,9 @@
 """Questions leave exactly once, whatever comes first, and nothing of them stays behind."""
 
 import concurrent.futures
+import gc
 import threading
+import weakref
 from concurrent.futures import Future
 
 import pytest
@@ -132,3 +134,19 @@ def test_a_closed_one_takes_nobody_in_and_gives_up_the_rest() -> None:
         waiting.add(question(1), patient=False)
     assert waiting.rest() == [asked]
     assert len(waiting) == 0
+
+
+def test_what_is_answered_goes_with_its_last_reference_and_waits_for_no_collector() -> None:
+    """Among many requests in flight the collector comes late, and answers may be large."""
+    waiting = Waiting(10)
+    asked = question()
+    waiting.add(asked, patient=False)
+    finish(asked, ANSWER)
+    waiting.take(asked.correlation)
+    gc.disable()
+    try:
+        future = weakref.ref(asked.future)
+        del asked
+        assert future() is None
+    finally:
+        gc.enable()
