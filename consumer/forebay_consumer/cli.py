@@ -6,6 +6,7 @@ usage · 130 ended at once by a second signal.
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -55,10 +56,16 @@ def run(file: ConfigFile = None, overrides: Overrides = None) -> None:
     shutdown = Shutdown(settings.limits.shutdown_ms / 1000)
     with Signals(shutdown):
         code = _serve(settings, shutdown)
-    if code:
-        # A hung pass may hold its thread for ever; nothing of value is left to clean up.
+    if code or _is_loading():
+        # A hung pass may hold its thread for ever, and a load for minutes; nothing of value is left to clean up.
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _is_loading() -> bool:
+    """Whether an instance was left to itself: a thread inside torch must not meet the interpreter's end."""
+    return any(thread.name.startswith("instance-") for thread in threading.enumerate())
 
 
 def _serve(settings: config.WorkerSettings, shutdown: Shutdown) -> int:
@@ -66,7 +73,9 @@ def _serve(settings: config.WorkerSettings, shutdown: Shutdown) -> int:
 
     log = structlog.get_logger()
     try:
-        build(settings, shutdown).serve()
+        worker = build(settings, shutdown)
+        if not shutdown.asked:  # while torch was imported, say
+            worker.serve()
     except BadConfig as error:
         typer.echo(f"forebay-consumer: {error}", err=True)
         return 2

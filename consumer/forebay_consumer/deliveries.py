@@ -102,9 +102,7 @@ class Deliveries:
     def suspicious(self) -> bool:
         return bool(self._waiting)
 
-    @property
-    def choosing(self) -> bool:
-        return True  # the broker bounds what is handed out
+    choosing = False
 
     def unread(self) -> Collection[Claim] | None:
         return None

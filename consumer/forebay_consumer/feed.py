@@ -1,11 +1,11 @@
 """The window with its lock: preprocess puts items in, free instances pull batches out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
-from forebay_consumer.record import Claim, Item
+from forebay_consumer.record import Claim, Item, Record
 from forebay_consumer.window import NO_ENDS, Batch, Window, claim_of
 
 
@@ -49,6 +49,12 @@ class Feed:
             self._window.add(kept)
             self._changed.notify_all()
         return refused
+
+    def passed(self, records: Iterable[Record]) -> None:
+        """These were polled and are answered otherwise, or were before: see `Window.passed`."""
+        with self._changed:
+            self._window.passed(records)
+            self._changed.notify_all()
 
     def pull(self) -> Batch | None:
         """Block until a batch is due; None once closed."""

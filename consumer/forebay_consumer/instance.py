@@ -310,6 +310,7 @@ class Instances:
         self._failure = failure
         self._search = search
         self._ready = threading.Semaphore(0)
+        self._all_ready = False
         self._warm = threading.Barrier(len(instances))  # broken at the end, if one is still waited for then
         self._threads = [
             threading.Thread(target=failure.guard(self._life(instance), "instance"), name=f"instance-{n}", daemon=True)
@@ -326,7 +327,7 @@ class Instances:
     ) -> None:
         self._feed.close()
         self._warm.abort()
-        if kind is None:
+        if kind is None and self._all_ready:  # a load takes its time, and holds nothing of anybody's
             for thread in self._threads:
                 thread.join()
 
@@ -343,6 +344,7 @@ class Instances:
             self._failure.check()
             if give_up():
                 return False
+        self._all_ready = True
         return True
 
     def _life(self, instance: Instance) -> Callable[[], None]:

@@ -52,10 +52,22 @@ class Locks:
         self._fresh: deque[Record] = deque()  # polled and not taken
         self._untold: set[tuple[Claim, int]] = set()
         self._stalled = False
+        self._polling = 0  # consumers in a poll, or noting what it brought
         self._finishing = False
         self._stopped = False
 
     # ---- the consumers' side
+
+    def begin_poll(self) -> bool:
+        """Whether a consumer may poll; then `end_poll` follows, when what it brought is noted."""
+        with self._changed:
+            self._polling += not self._finishing
+            return not self._finishing
+
+    def end_poll(self) -> None:
+        with self._changed:
+            self._polling -= 1
+            self._changed.notify_all()
 
     def open(self, records: Sequence[Record], closes_s: float) -> Hold:
         """Note what a poll brought, at least one record, under claims of its own; `take` gives it on.
@@ -176,15 +188,15 @@ class Locks:
             self._release_fresh()
             self._changed.notify_all()
 
-    def wait_settled(self, timeout_s: float) -> bool:
-        """Block until no hold is open, at most `timeout_s`; whether that is so."""
+    def wait_settled(self, timeout_s: float) -> None:
+        """Block until all is settled, or something is to be answered at once, at most `timeout_s`."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._holds, timeout_s)
+            self._changed.wait_for(lambda: self.settled() or self._fresh, timeout_s)
 
     stuck = False
 
     def settled(self) -> bool:
-        return not self._holds
+        return not self._holds and not self._polling
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
         """A share group commits no offsets."""
@@ -205,7 +217,8 @@ class Locks:
         waiting: deque[Record] = deque()
         for record in self._fresh:
             hold = self._holds[record.claim]
-            if hold.closing or self._finishing:
+            # On its last delivery a record is answered, not run; released, it would be gone without a word.
+            if (hold.closing or self._finishing) and not record.last:
                 hold.ended.append(Ended(record, End.RELEASED))
             else:
                 waiting.append(record)

@@ -300,6 +300,7 @@ class Preprocess:
                     self._flow.widen(item.record, len(item.rows))
             if faults:
                 self._publish(faults)
+                self._feed.passed([fault.record for fault in faults])
             refused = self._feed.put(items)
             if refused:
                 self._give_up([item.record for item in refused], "revoked")

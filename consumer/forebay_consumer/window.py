@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final
 
 from forebay_consumer.company import Company
-from forebay_consumer.record import Claim, Item
+from forebay_consumer.record import Claim, Item, Record
 
 NO_ENDS: Final[Mapping[Claim, int]] = {}
 claim_of: Final = attrgetter("record.claim")
@@ -71,10 +71,14 @@ class Window:
 
     `take` and `due_s` are pulled by whoever has a free instance; their `ends` tell how far each partition goes that can
     send more in. Not thread-safe: `Feed` holds the lock.
+
+    Args:
+        follows: remember how far each assignment came in; without, nobody asks with `ends`.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, follows: bool = True) -> None:
         self._rules = rules
+        self._follows = follows
         self._waiting: deque[Item] = deque()
         self._rows = 0
         self._reached: dict[Claim, int] = {}  # highest offset that came in, and one
@@ -95,9 +99,21 @@ class Window:
             self._company.came(items[0].ready_s, len(items), sum([item.total_cost for item in items]))
         self._waiting.extend(items)
         self._rows += sum([len(item.rows) for item in items])
-        for claim, of_claim in groupby(items, claim_of):
-            past = max([item.record.offset for item in of_claim]) + 1
-            self._reached[claim] = max(past, self._reached.get(claim, 0))
+        if self._follows:
+            for claim, of_claim in groupby(items, claim_of):
+                self._past(claim, max([item.record.offset for item in of_claim]))
+        elif any(item.record.alone for item in items):
+            # Its turn came when nothing else of its kind was inside, and its lock runs out.
+            self._waiting = deque(sorted(self._waiting, key=lambda item: not item.record.alone))
+
+    def passed(self, records: Iterable[Record]) -> None:
+        """These were polled and do not come in: nobody waits for them."""
+        if self._follows:
+            for record in records:
+                self._past(record.claim, record.offset)
+
+    def _past(self, claim: Claim, offset: int) -> None:
+        self._reached[claim] = max(offset + 1, self._reached.get(claim, 0))
 
     def ran(self, batch: Batch, seconds: float) -> None:
         """So long took a batch, from `take` until it was over, without an error."""
@@ -134,6 +150,8 @@ class Window:
         if not self._waiting:
             return None
         oldest = self._waiting[0]
+        if oldest.record.alone:
+            return -math.inf  # no other may join it
         since_s = oldest.record.since_s
         return (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
 

@@ -230,7 +230,10 @@ class Worker:
             self._intake.serve()  # commits are being refused; their reports come while we poll
             self._let_in(())  # what is held already may be what they wait for
         else:
-            records = self._ledger.take(self._poll())
+            polled = self._poll()
+            records = self._ledger.take(polled)
+            if len(records) < len(polled):
+                self._feed.passed(polled)  # some were answered in an earlier life
             self._flow.enter(records)
             self._let_in(records)
         self._keep()
@@ -246,8 +249,7 @@ class Worker:
         if self._trials.opening:
             return self._intake.poll(self._flow.room() or _ONE, wait_s=TRIAL_TURN_S)
         if not self._flow.room() and (self._trials.starved or self._commits.stuck):
-            self._intake.serve()  # what they wait for comes only while we poll
-            return []
+            return self._intake.serve()  # what they wait for comes only while we poll
         self._pace.rest()
         room = self._flow.wait_for_room(TURN_S)
         polled = self._intake.poll(room)
@@ -261,6 +263,7 @@ class Worker:
         if poison:
             self._log.error("poison found", action="poison", offsets=[record.offset for record in poison])
             self._replies.publish([self._poisoned(record) for record in poison])
+            self._feed.passed(poison)
         if self._trials.suspicious:
             self._trials.reached(self._intake.positions())
 
@@ -283,7 +286,7 @@ class Worker:
         self._health.joined = snapshot.joined
         self._health.reachable = snapshot.reachable and self._replies.reachable
         self._metrics.lagging(snapshot.lag)
-        self._metrics.assigned.set(len(snapshot.lag))
+        self._metrics.assigned.set(snapshot.assigned)
         self._metrics.in_flight.set(self._flow.rows)
         self._metrics.in_flight_bytes.set(self._flow.bytes)
         self._metrics.uncommitted.set(self._ledger.uncovered)
@@ -298,6 +301,8 @@ class Worker:
         while self._flow.rows or not self._commits.settled():
             if not self._shutdown.left_s:
                 raise DrainTimeout(f"{self._flow.rows} rows were not answered in time; raise limits.shutdown_ms")
-            self._intake.serve()
+            rest = self._intake.serve()
+            self._flow.enter(rest)
+            self._let_in(rest)
             self._keep()
         self._log.info("drained", action="drained")

@@ -292,6 +292,14 @@ def test_probes_tell_loading_from_serving_from_draining(pipeline: Pipeline, tmp_
         assert worker.process.wait(60) == 0
 
 
+def test_a_worker_that_is_asked_to_end_while_it_loads_does_so_at_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    """It holds nothing; a load of minutes is no reason to be killed, or to end as if something had failed."""
+    with WorkerProcess(tmp_path, pipeline.settings(model={"options": {"load_s": 3600.0}})) as worker:
+        wait_until(lambda: worker.lines("listening"), "it is up, and loads")
+        worker.signal(signal.SIGTERM)
+        assert worker.process.wait(25) == 0, "before limits.shutdown_ms"
+
+
 def test_row_31_sigterm_answers_and_commits_what_is_held(pipeline: Pipeline, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with WorkerProcess(tmp_path, pipeline.settings(batching={"max_batch_size": 4})) as worker:

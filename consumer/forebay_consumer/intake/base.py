@@ -35,12 +35,14 @@ class Snapshot:
         lag: records behind the end, per partition owned.
         ends: the end of each, as last heard.
         reachable: the client's last word was not that all brokers are down.
+        assigned: partitions owned.
     """
 
     joined: bool = False
     lag: Mapping[Claim, int] = field(default_factory=dict)
     ends: Mapping[Claim, int] = field(default_factory=dict)
     reachable: bool = True
+    assigned: int = 0
 
 
 class Listener(Protocol):
@@ -81,10 +83,13 @@ class Intake(Protocol):
             FatalError: the broker refused for good, or the client cannot go on.
         """
 
-    def serve(self) -> None:
+    def serve(self) -> list[Record]:
         """Take nothing, and serve the group's protocol: changes of the assignment, the fate of commits.
 
         Blocks at most 50 ms; throws away what the client has fetched ahead. Raises as `poll`.
+
+        Returns:
+            What must be answered nevertheless, since nobody else ever will: of a share group alone.
         """
 
     def read_only(self, claims: Collection[Claim] | None) -> None:

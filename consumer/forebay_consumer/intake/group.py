@@ -32,6 +32,7 @@ ASK_AGAIN_S: Final = 0.2
 COUNT_WITHIN_S: Final = 5.0
 MIN_FETCH_BYTES: Final = 64 * 1024
 MAX_FETCH_BYTES: Final = 1024 * 1024  # the client's own default
+MAX_QUEUED_KBYTES: Final = 2_097_151  # the client takes no more
 
 _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -102,7 +103,7 @@ class GroupIntake:
         classic = kafka.get("group.protocol", "classic") == "classic"
         self._settings = {
             # Prefetch is bounded per partition by the client; half of the budget keeps a few partitions within it.
-            "queued.max.messages.kbytes": max(1024, max_bytes // 2048),
+            "queued.max.messages.kbytes": min(MAX_QUEUED_KBYTES, max(1024, max_bytes // 2048)),
             "queued.min.messages": 10_000,
             # Either bound is looked at between fetches only, and what a fetch brings may be compressed many times over.
             "max.partition.fetch.bytes": min(MAX_FETCH_BYTES, max(MIN_FETCH_BYTES, max_bytes // 256)),
@@ -118,6 +119,7 @@ class GroupIntake:
         self._clock = clock
         self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
         self._claims: dict[tuple[str, int], Claim] = {}
+        self._starts_at: dict[Claim, int] = {}
         self._epochs = count(1)
         self._snapshot = Snapshot()
         self._joined = False
@@ -174,7 +176,7 @@ class GroupIntake:
         self._raise_fatal()
         return records
 
-    def serve(self) -> None:
+    def serve(self) -> list[Record]:
         with self._translated():
             self._pause()
             message = self._consumer.poll(POLL_S)
@@ -182,6 +184,7 @@ class GroupIntake:
                 self._judge(message.error())
             self._publish_snapshot()
         self._raise_fatal()
+        return []
 
     def read_only(self, claims: Collection[Claim] | None) -> None:
         wanted = None if claims is None else frozenset(claims)
@@ -286,10 +289,12 @@ class GroupIntake:
         if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
             return
         self._lag_at = now
-        positions = self.positions()
+        claims = self._claims.values()
+        # The client knows no position before the first delivery.
+        positions = {**{claim: self._starts_at[claim] for claim in claims}, **self.positions()}
         ends = self._ends(positions)
         lag = {claim: max(0, end - positions[claim]) for claim, end in ends.items()}
-        self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up)
+        self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up, len(claims))
 
     def _know_group(self) -> None:
         if self._transactional and self._joined:
@@ -371,6 +376,9 @@ class GroupIntake:
             return
         claims = {Claim(topic, partition, next(self._epochs)): start for (topic, partition), start in starts.items()}
         self._claims.update({(claim.topic, claim.partition): claim for claim in claims})
+        self._starts_at = {
+            claim: offset for claim, offset in self._starts_at.items() if claim in self._claims.values()
+        } | {claim: start.offset for claim, start in claims.items()}
         self._still -= starts.keys()
         # Nothing is fetched of them before the first commit: a pause after that would throw it away.
         before = frozenset(self._claims.values()) if self._read_only is None else self._read_only

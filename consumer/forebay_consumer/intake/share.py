@@ -28,7 +28,7 @@ from forebay_consumer.intake.base import POLL_S, Snapshot
 from forebay_consumer.intake.message import read_records
 from forebay_consumer.intake.share_group import CLOSES_AT, Terms, Wishes, settle
 from forebay_consumer.kafka_settings import admin_settings, consumer_settings, make_client
-from forebay_consumer.locks import End, Ended, Locks
+from forebay_consumer.locks import End, Ended, Hold, Locks
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Commit
 from forebay_consumer.reachable import Reachable
@@ -39,6 +39,7 @@ COMMIT_WITHIN_S: Final = 10.0
 CLOSE_WITHIN_S: Final = 5.0
 AGAIN_AFTER_S: Final = 0.5
 LAG_EVERY_S: Final = 1.0
+MAX_FETCH_BYTES: Final = 2_147_483_135  # the client takes no more
 LARGEST_RECORD: Final = 1_000_000  # librdkafka's message.max.bytes, which fetch.max.bytes must not be below
 
 _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
@@ -103,7 +104,7 @@ class ShareIntake:
         largest = int(kafka.get("message.max.bytes", LARGEST_RECORD))
         self._settings = {
             "max.poll.records": max_rows,
-            "fetch.max.bytes": max(largest, max_bytes // consumers),
+            "fetch.max.bytes": min(MAX_FETCH_BYTES, max(largest, max_bytes // consumers)),
             **_DEFAULTS,
             **consumer_settings(kafka),
             **_OURS,
@@ -111,6 +112,7 @@ class ShareIntake:
         self._epochs = count(1)
         self._stopping = threading.Event()
         self._room = threading.Event()
+        self._shut = False
         self._fatal: BaseException | None = None
         self._joined = False
         self._assigned: dict[tuple[str, int], None] = {}  # filled by the consumers' statistics, in order
@@ -140,19 +142,21 @@ class ShareIntake:
     def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         """What the consumers brought, all of it. Without room, none of them begins another poll."""
         self._look()
-        if room and not self._locks.stalled:
+        if room and not self._shut and not self._locks.stalled:
             self._room.set()
         else:
             self._room.clear()
         return self._locks.fresh(wait_s if room else 0)
 
-    def serve(self) -> None:
+    def serve(self) -> list[Record]:
         self._room.clear()
         self._look()
         self._locks.wait_settled(POLL_S)
+        return self._locks.fresh(0)
 
     def read_only(self, claims: Collection[Claim] | None) -> None:
-        """There is nothing to choose from."""
+        """There is nothing to choose from: all may be read, or nothing."""
+        self._shut = claims is not None
 
     def positions(self) -> Mapping[Claim, int]:
         return {}
@@ -190,7 +194,7 @@ class ShareIntake:
         if places and self._reachable.up:
             latest = dict.fromkeys(places, OffsetSpec.latest())
             self._asked_ends = self._admin.list_offsets(latest, request_timeout=LAG_EVERY_S)
-        self._snapshot = Snapshot(self._joined, lag, {}, self._reachable.up)
+        self._snapshot = Snapshot(self._joined, lag, {}, self._reachable.up, len(self._assigned))
 
     # ---- the consumers' threads
 
@@ -230,20 +234,30 @@ class ShareIntake:
             consumer.subscribe(self._topics)
             polled_s = self._clock()
             while not self._stopping.is_set():
-                if self._room.wait(LISTEN_S):
-                    messages = self._poll(consumer)
-                    # What comes while nobody polls waits in the client with its lock running: since the last poll's
-                    # end at the earliest, as after a poll that brought something nothing more is fetched [measured].
-                    if records := self._records(messages, terms.max_deliveries):
+                if self._room.wait(LISTEN_S) and self._locks.begin_poll():
+                    hold: Hold | None = None
+                    try:
+                        # What comes while nobody polls waits in the client with its lock running: since the last
+                        # poll's end at the earliest, as after one that brought something nothing more is fetched
+                        # [measured].
+                        messages = list(self._poll(consumer, 0))
+                        if not messages:  # nothing waited: what comes now was not locked before
+                            polled_s = self._clock()
+                            messages = list(self._poll(consumer, LISTEN_S))
                         ends_s = self._clock() + terms.lock_s
-                        self._see_through(consumer, records, polled_s + CLOSES_AT * terms.lock_s, ends_s)
+                        if records := self._records(messages, terms.max_deliveries):
+                            hold = self._locks.open(records, polled_s + CLOSES_AT * terms.lock_s)
+                    finally:
+                        self._locks.end_poll()
+                    if hold is not None:
+                        self._see_through(consumer, hold, records, ends_s)
                     polled_s = self._clock()
         finally:
             consumer.close()
 
-    def _poll(self, consumer: Any) -> Iterable[Any]:
+    def _poll(self, consumer: Any, timeout_s: float) -> Iterable[Any]:
         try:
-            messages: Iterable[Any] = consumer.poll(LISTEN_S)
+            messages: Iterable[Any] = consumer.poll(timeout_s)
         except KafkaException as error:
             self._judge(error.args[0])
             self._stopping.wait(AGAIN_AFTER_S)
@@ -272,14 +286,12 @@ class ShareIntake:
         self._metrics.redelivered.inc(sum(record.delivery > 1 for record in records))
         return records
 
-    def _see_through(self, consumer: Any, records: Sequence[Record], closes_s: float, ends_s: float) -> None:
+    def _see_through(self, consumer: Any, hold: Hold, records: Sequence[Record], ends_s: float) -> None:
         """From one poll until it may be followed by the next: every record has ended, and the broker was told.
 
         Args:
-            closes_s: when nothing more of it is started.
             ends_s: when the locks have surely run out.
         """
-        hold = self._locks.open(records, closes_s)
         interval_s = (
             0.0 if any(record.alone for record in records) else self._commit_interval_s
         )  # the next waits for it

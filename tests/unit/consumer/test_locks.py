@@ -103,7 +103,7 @@ def test_settled_when_every_hold_is_closed() -> None:
     assert not locks.settled(), "its consumer has not come round yet"
     locks.close(hold)
     assert locks.settled()
-    assert locks.wait_settled(0)
+    assert locks.settled()
 
 
 def test_an_end_of_a_closed_hold_is_ignored() -> None:
@@ -166,3 +166,30 @@ def test_with_nothing_held_polling_goes_on() -> None:
     locks = Locks()
     locks.stall()
     assert not locks.stalled, "no answer would tell when to poll again"
+
+
+def test_on_its_last_delivery_a_record_is_not_released_but_left_to_be_answered() -> None:
+    """Released, the broker would drop it without a word."""
+    clock = ManualClock(10)
+    locks = Locks(clock)
+    hold, (last, other) = _poll(locks, range(2))
+    last.last = True
+    locks.finish()
+    assert _given_out(locks, hold) == [(1, End.RELEASED)]
+    assert locks.fresh(0) == [last]
+    late = make_record(2, epoch=2)
+    late.last = True
+    closed = locks.open([late, make_record(3, epoch=2)], 5.0)
+    assert _given_out(locks, closed) == [(3, End.RELEASED)]
+    assert locks.fresh(0) == [late]
+    assert other.offset == 1
+
+
+def test_nothing_is_settled_while_a_poll_may_bring_something() -> None:
+    locks = Locks()
+    assert locks.begin_poll()
+    locks.finish()
+    assert not locks.settled()
+    assert not locks.begin_poll()
+    locks.end_poll()
+    assert locks.settled()

@@ -474,6 +474,12 @@ def test_the_stage_lets_items_wait_and_publishes_faults() -> None:
     assert made.given_up == []
 
 
+def test_nobody_waits_in_the_window_for_what_became_a_fault() -> None:
+    made = Stage()
+    made.run(make_record(0), make_record(1, value=b"{"))
+    assert made.window._reached == {make_record(0).claim: 2}
+
+
 def test_the_stage_prepares_chunk_by_chunk() -> None:
     model = Upper()
     Stage(model, chunk=3).run(*(make_record(offset, value=b"%d" % offset) for offset in range(8)))

@@ -1,5 +1,7 @@
 """What makes a batch: sizes, triggers, companions; also the acceptance rows that are about batching alone."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -393,3 +395,38 @@ def test_every_item_is_packed_once_in_order_within_the_rules(
         left = [offset for offset in left if offset not in set(taken)]
     assert left == []
     assert made.rows == 0
+
+
+def test_a_request_that_is_answered_otherwise_keeps_nobody_waiting_for_it() -> None:
+    """The last of its partition, broken: without a word of it, each lone request elsewhere would linger."""
+    broken, lone = make_item(6), make_item(0, partition=1)
+    ends = {broken.record.claim: 7, lone.record.claim: 1}
+    made = window(make_item(5), linger_s=0.5)
+    made.take(1.0)
+    made.add([lone])
+    lone.ready_s = 2.0
+    assert made.take(2.0, ends) is None, "offset 6 is on its way"
+    made.passed([broken.record])
+    assert made.take(2.0, ends) is not None
+
+
+def test_what_is_to_run_alone_goes_first_and_lingers_for_nobody() -> None:
+    made = Window(Rules(linger_s=0.5), follows=False)
+    made.add(items(3, since_s=9.9))
+    alone = make_item(7, since_s=9.9, key=b"alone")
+    alone.record.alone = True
+    assert made.take(10.0) is None
+    made.add([alone])
+    assert made.due_s() == -math.inf
+    assert offsets(made.take(10.0)) == [7]
+    assert made.take(10.0) is None
+
+
+def test_a_window_that_follows_no_partitions_remembers_none() -> None:
+    """A share group has a new claim with each poll."""
+    made = Window(Rules(), follows=False)
+    for epoch in range(100):
+        made.add([make_item(0, epoch=epoch)])
+        made.passed([make_item(1, epoch=epoch).record])
+        made.take(1e9)
+    assert made._reached == {}

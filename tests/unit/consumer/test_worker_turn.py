@@ -64,3 +64,27 @@ def test_with_no_room_only_who_chooses_a_suspect_reads_on(
     site.enter([make_record(0, size=10_000_000)])
     site.worker._turn()
     assert site.intake.read_only.call_args.args == ((suspects if reads_on else ()),)
+
+
+def test_nobody_waits_for_what_an_earlier_life_has_answered_or_is_poison() -> None:
+    site = Site(3, 1)
+    site.worker._ledger.take = lambda records: list(records)[:1]  # type: ignore[method-assign]
+    site.worker._turn()
+    assert [record.offset for record in site.worker._feed.passed.call_args.args[0]] == [0, 1, 2]  # type: ignore[attr-defined]
+    poison = make_record(7)
+    site.trials.admit = lambda _: ([], [poison])
+    site.worker._turn()
+    assert site.worker._feed.passed.call_args.args == ([poison],)  # type: ignore[attr-defined]
+
+
+def test_what_must_be_answered_is_answered_while_the_worker_drains() -> None:
+    site = Site()
+    last = make_record(7)
+    site.trials.admit = lambda records: ([], list(records))
+    site.intake.serve.side_effect = [[last], []]
+    site.worker._commits.settled.side_effect = [False, True]  # type: ignore[attr-defined]
+    site.worker._shutdown.left_s = 9.0  # type: ignore[misc]
+    site.worker._replies.publish = lambda _: site.leave([last])  # type: ignore[method-assign, assignment]
+    site.worker._drain()
+    assert site.intake.serve.call_count >= 1
+    assert site.rows == 0

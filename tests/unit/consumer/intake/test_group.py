@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
@@ -162,3 +162,17 @@ def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
     intake.poll(Room(10, 10**6))
     assert intake.snapshot.joined
     assert next(errors, None) is None
+
+
+def test_a_partition_of_which_nothing_was_delivered_yet_is_shown_with_its_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client knows no position before: a worker that restarts in a quiet hour has its partitions all the same."""
+    intake = opened(monkeypatch, FakeConsumer())
+    intake.poll(Room(1, 1))
+    intake.poll(Room(1, 1))
+    assert intake.snapshot.assigned == 1
+    assert [*intake.snapshot.lag.values()] == [4]
+
+
+def test_the_prefetch_is_never_more_than_the_client_takes() -> None:
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 2**40)
+    Consumer({**intake._settings, "bootstrap.servers": "127.0.0.1:1", "log_level": 0}).close()
