@@ -86,7 +86,7 @@ def test_row_03_a_worker_killed_at_any_moment_leaves_no_answer_behind_that_is_gi
 def test_row_03_a_worker_killed_with_its_transaction_open_shows_nothing_of_it_and_its_successor_answers(
     place: Place, tmp_path: Path
 ) -> None:
-    pipeline, texts = place.pipeline(), numbered(64)
+    pipeline, texts = place.pipeline(), numbered(400)
     settings = _settings(pipeline, delivery={"transactional_id": f"{pipeline.group}-pod-0"})
     with OnlineChecker(pipeline) as checker:
         with WorkerProcess(tmp_path, settings, "victim") as victim:
@@ -95,8 +95,7 @@ def test_row_03_a_worker_killed_with_its_transaction_open_shows_nothing_of_it_an
                 lambda: victim.metric("forebay_commits_total", result="accepted"), "it has opened its partitions"
             )
             pipeline.send_all(texts.items())
-            wait_until(lambda: len(victim.passes()) > 2, "it has answers to publish")
-            victim.signal(signal.SIGSTOP)
+            stop_in_transaction(victim, pipeline)
             victim.kill()
         with WorkerProcess(tmp_path, settings, "successor") as successor:
             reader = pipeline.reader()
@@ -189,15 +188,45 @@ def test_row_09_a_broker_away_for_longer_than_a_transaction_may_take_repeats_not
     with OnlineChecker(pipeline) as checker:
         with WorkerProcess(tmp_path, _settings(pipeline, kafka=kafka)) as worker:
             wait_until(lambda: len(worker.passes()) > 10, "it is in the middle of it")
+            stop_in_transaction(worker, pipeline)
             place.proxy.black_hole()
-            wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker is unready")
+            worker.signal(signal.SIGCONT)
+            wait_until(lambda: not in_transaction(pipeline), "the broker has ended its transaction")
             place.proxy.heal()
             reader = pipeline.reader()
             reader.wait_for(len(texts))
+            assert worker.lines("producer_ended")
             assert_all_committed(pipeline)
             assert worker.stop() == 0
     checker.assert_kept()
     assert_kept(reader, texts)
+
+
+def in_transaction(pipeline: Pipeline) -> bool:
+    """Whether anything was written to the replies that is neither committed nor aborted yet."""
+    ends = []
+    for level in ("read_committed", "read_uncommitted"):
+        asker: Any = Consumer(
+            {"bootstrap.servers": pipeline.bootstrap_servers, "group.id": "unused", "isolation.level": level}
+        )
+        known = asker.list_topics(pipeline.replies, timeout=10).topics[pipeline.replies].partitions
+        places = [TopicPartition(pipeline.replies, partition) for partition in known]
+        ends.append(sum(asker.get_watermark_offsets(place, timeout=10)[1] for place in places))
+        asker.close()
+    return bool(ends[0] < ends[1])
+
+
+def stop_in_transaction(worker: WorkerProcess, pipeline: Pipeline) -> None:
+    """SIGSTOP, at a moment at which a transaction of its is open."""
+
+    def stopped() -> bool:
+        worker.signal(signal.SIGSTOP)
+        if in_transaction(pipeline):
+            return True
+        worker.signal(signal.SIGCONT)
+        return False
+
+    wait_until(stopped, "it has a transaction open")
 
 
 def _lose_an_answer(proxy: Proxy, worker: WorkerProcess) -> None:

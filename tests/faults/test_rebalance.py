@@ -38,8 +38,8 @@ def test_a_second_worker_joins_and_leaves_under_load(pipeline: Pipeline, tmp_pat
         load(1000)
         with second:
             second.wait_serving()
-            wait_until(lambda: len(second.passes()) > 5, "the second shares the work")
             load(500)
+            wait_until(lambda: len(second.passes()) > 5, "the second shares the work")
             assert second.stop() == 0
         wait_until(lambda: len(first.lines("assigned")) > 1, "the first takes over again")
         load(200)

@@ -26,13 +26,16 @@ def test_row_04_a_worker_that_wakes_after_its_session_commits_nothing_of_its_suc
         delivery={"commit_interval_ms": 50},
         limits={"max_in_flight": HELD},
     )
-    pipeline.send_all(texts.items())
     reader = pipeline.reader()
     with OnlineChecker(pipeline) as checker:
         with (
             WorkerProcess(tmp_path, settings, "zombie") as zombie,
             WorkerProcess(tmp_path, settings, "successor") as successor,
         ):
+            zombie.wait_serving()
+            successor.wait_serving()
+            wait_until(lambda: pipeline.members() == 2, "both share the partitions")
+            pipeline.send_all(texts.items())
             wait_until(lambda: len(zombie.passes()) > 3 and len(successor.passes()) > 3, "both work")
             zombie.signal(signal.SIGSTOP)
             reader.wait_for(len(texts))  # the successor has taken over and answered the zombie's, too

@@ -126,6 +126,7 @@ def test_001_8_without_linger_a_request_goes_at_once(pipeline: Pipeline, tmp_pat
         worker.wait_serving()
         pipeline.send_all(texts(1))
         pipeline.reader().wait_for(1)
+        wait_until(worker.batches, "the batch is told of, which is after its replies are handed on")
         assert worker.batches() == [1]
 
 

@@ -59,6 +59,7 @@ def test_one_that_fails_always_leaves_its_batch_to_its_neighbours(pipeline: Pipe
     pipeline.flush()
     with WorkerProcess(tmp_path, pipeline.settings(retry=RETRY)) as worker:
         replies = pipeline.reader().wait_for(32)
+        wait_until(worker.batches, "the batch is told of, which is after its replies are handed on")
         assert worker.batches() == [32]
         assert worker.stop() == 0
     assert {reply.id for reply in replies if code(reply)} == {"9"}

@@ -95,7 +95,9 @@ def _soak(asked: argparse.Namespace, folder: Path) -> int:
                 nemesis.calm()
             settled = _settle(recorder, watch)
             fleet.stop(STOP_S)
-            watch.wait_look(STOP_S)  # what the last of them answered twice is seen too
+            if not watch.wait_look(STOP_S):  # what the last of them answered twice is to be seen too
+                recorder.note("no last look", waits_for=watch.waits_for())
+                settled = False
             watch.check()
         return _tell(folder, recorder, fleet, settled, {**vars(asked), "out": str(asked.out), "check": None})
 
@@ -151,7 +153,11 @@ def _tell_state(recorder: Recorder, watch: Watch) -> None:
 
 def _tell(folder: Path, recorder: Recorder, fleet: Fleet, settled: bool, asked: dict[str, Any]) -> int:
     report = recorder.report()
-    alone = [(name, code, why) for name, code, why in fleet.exits if why == "by itself" or (why == "term" and code)]
+    alone = [
+        (name, code, why)
+        for name, code, why in fleet.exits
+        if why == "by itself" or (why == "term" and code) or why.startswith("kill, as")
+    ]
     plain = {**report.plain(), "settled": settled, "unexpected_exits": alone, "asked": asked, "notes": recorder.notes}
     (folder / "report.json").write_text(json.dumps(plain, indent=1))
     print("\nwhat was done\n" + "\n".join(recorder.notes))
