@@ -30,6 +30,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from bench.kafka_alone import LINGER_MS
 from bench.load import small_requests, texts
 from forebay_local import models
 from forebay_local.broker import Broker
@@ -182,7 +183,7 @@ def bare(servers: str, topic: str) -> list[Row]:
         reply_headers(envelope, sample, served, None),
     )
     consumer: Any = Consumer({"bootstrap.servers": servers, "group.id": "bare", "enable.auto.commit": False})
-    producer: Any = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 0})
+    producer: Any = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": LINGER_MS})
     consumer.assign([TopicPartition(topic, 0, 0)])
 
     def delivered(error: Any, _: Any) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.machine import NO_BFLOAT16, machine_multiplies_bfloat16
-from bench.peers.base import Job, Peer
+from bench.peers.base import BATCH, Job, Peer
 
-# T1 and T2: what the worker's own profile finds.
-_BATCHING: Final[Mapping[str, Mapping[str, Any]]] = {"T1": {}, "T2": {}, "T3": {"max_batch_size": 256}}
+# T1 and T2: what the worker's own profile finds; T3: what all have.
+_BATCHING: Final[Mapping[str, Mapping[str, Any]]] = {"T1": {}, "T2": {}, "T3": {"max_batch_size": BATCH["T3"]}}
 _TASKS: Final[Mapping[str, str]] = {"T1": "feature-extraction", "T2": "image-classification"}
 
 

@@ -24,11 +24,13 @@ def main(paths: list[Path]) -> None:
     runs = {**{path.stem: json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))}, **given}
     if not runs:
         sys.exit("no figures; make bench makes them")
+    target = DOCS / "performance.md"
+    if target.is_file() and not any(what.startswith("T") for run in runs.values() for what in measured(run)):
+        sys.exit(f"{target.relative_to(ROOT)} was made of other figures, and would lose its tables; make bench first")
     check_once(runs)
     for name, run in given.items():
         (KEPT / f"{name}.json").write_text(json.dumps(run, separators=(",", ":")) + "\n")
     others = {path.parent.name: str(path.relative_to(DOCS)) for path in sorted(KEPT.glob("*/*.md"))}
-    target = DOCS / "performance.md"
     target.write_text(page([*runs.values()], TITLES, others))
     try:
         from bench.report.plots import plot

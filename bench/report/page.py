@@ -74,8 +74,8 @@ def _head(runs: Sequence[Mapping[str, Any]], others: Mapping[str, str]) -> Itera
     yield _table(["measured", "on", "machine", "repeats", "length of loops", "minutes"], [_told(run) for run in runs])
     yield _paragraph(
         "A cell is the median, with the least and the most of the repeats. "
-        "Every contender runs the same model with one torch thread on one core, batches of at most 32 (pictures: 8) "
-        "and a window of 5 ms, Forebay with the sizes that its own profile finds; "
+        "Every contender runs the same model with one torch thread on one core, batches of at most 32 (pictures: 8, "
+        "small requests: 256) and a window of 5 ms, Forebay, of T1 and T2, with the sizes that its own profile finds; "
         "driver and broker, which is warm, or Redis, run on another core. Each run's requests are all answered, "
         "and a sample of the answers is compared with the model's own. *Closed 64* keeps 64 requests in flight; a "
         "*backlog* waits in the topic before the contender is let go. CPU is that of the contender's processes, "

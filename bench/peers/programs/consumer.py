@@ -1,4 +1,4 @@
-"""Hand-written Kafka workers: `naive` runs each message alone and commits after it, `batch` takes up to 32."""
+"""Hand-written Kafka workers: `naive` runs each message alone and commits after it, `batch` takes full ones."""
 
 import sys
 from typing import Any
@@ -21,7 +21,7 @@ def main() -> None:
             "auto.offset.reset": "earliest",
         }
     )
-    producer: Any = Producer({"bootstrap.servers": job.servers, "enable.idempotence": True, "linger.ms": 0})
+    producer: Any = Producer({"bootstrap.servers": job.servers, "enable.idempotence": True})
     consumer.subscribe([job.requests])
     while True:
         if size == 1:

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Final
 
 KAFKA_VERSION: Final = "4.3.1"
 SLF4J_VERSION: Final = "1.7.36"  # the one that Kafka's own jars ask for
 LEAST_JAVA: Final = 17
+FETCHES: Final = 3
 
 
 class BrokerError(Exception):
@@ -65,6 +67,18 @@ def kafka_jars() -> list[Path]:
 
 
 def _fetch() -> list[Path]:
+    """A download that was cut short, by Ctrl-C or the network, leaves a jar that jgo takes for whole."""
+    for _ in range(FETCHES):
+        jars = _resolved()
+        cut = [jar for jar in jars if not zipfile.is_zipfile(jar)]
+        if not cut:
+            return jars
+        for jar in cut:
+            jar.unlink()
+    raise BrokerError(f"the Kafka jars could not be fetched whole: {cut[0].name}; is the network all right?")
+
+
+def _resolved() -> list[Path]:
     coordinates = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:{SLF4J_VERSION}"
     print(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once) ...", file=sys.stderr, flush=True)
     # `info classpath` lists two of them: the others are on a module path.
