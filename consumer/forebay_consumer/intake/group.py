@@ -62,6 +62,7 @@ _AWAY: Final = frozenset(
     [
         KafkaError._TRANSPORT,
         KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._WAIT_COORD,
         KafkaError._UNKNOWN_PARTITION,
