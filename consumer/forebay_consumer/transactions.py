@@ -200,7 +200,7 @@ class Transactions:
         parting = _Parting(claims)
         self._orders.put(parting)
         while not parting.over.wait(IDLE_WAIT_S) and not self._failure.happened:
-            self._producer.purge(blocking=False)
+            pass
 
     def forget(self, claims: Iterable[Claim]) -> list[Record]:
         """Drop the answers of assignments that the ledger no longer owns; gives back whose they were."""
@@ -550,7 +550,7 @@ class Transactions:
     def _take_another(self) -> None:
         """Leave the producer, and have it let go of the messages whose reports it owes: it keeps them for ever."""
         with suppress(KafkaException):
-            self._producer.purge(blocking=False)
+            self._producer.purge()  # waits for the client's threads, not for a broker
             self._producer.poll(0)
         self._failed.clear()
         self._line.end()

@@ -79,7 +79,7 @@ class Client:
         self._numbers = itertools.count()
         self._waiting = Waiting(self._settings.max_in_flight)
         self._undelivered: SimpleQueue[tuple[bytes, str]] = SimpleQueue()  # filled by delivery reports
-        self._lifetime = threading.Lock()
+        self._lifetime = threading.RLock()  # a signal's handler may close the client that its own thread opens
         self._closed = False
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -116,6 +116,8 @@ class Client:
             self._find_topic(self._settings.requests, deadline)
             self._follow_partitions(deadline, from_end=True)
             producer = _made(Producer, self._producer_settings())
+            if self._closed:
+                raise ClientClosed("the client was closed while it was opened")
         except BaseException:
             self._consumer.close()
             self._partitions = set()
@@ -203,8 +205,10 @@ class Client:
                 "the client is closed" if self._closed else "the client is not open; use it in a with statement"
             )
         self._check_process()
+        # Of the caller's own content type: a text with parameters goes as JSON, and is no body for all that.
+        chosen = request_id_of(value, request_id, content_type)
         body, content_type = encode(value, parameters, content_type)
-        question = self._question(request_id_of(value, request_id, content_type), timeout_s)
+        question = self._question(chosen, timeout_s)
         wire: dict[str, str | bytes] = {
             **(headers or {}),
             names.REQUEST_ID: question.request_id,

@@ -439,6 +439,26 @@ def test_a_closed_client_keeps_no_thread_of_librdkafkas_either(place: Place) -> 
         wait_until(lambda: process.num_threads() <= before, "they end, though the client is still at hand")
 
 
+def test_a_text_with_parameters_is_no_body_whose_id_would_count(place: Place) -> None:
+    with place.answering(), place.client() as client:
+        result = client.request('{"id": "order-7"}', parameters={"top_k": 3})
+    assert result.outputs == ['{"id": "order-7"}']
+    assert len(result.id) == 32, "one of the client's own"
+
+
+def test_a_signals_handler_may_close_a_client_while_it_is_opened(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = place.client()
+    follow = Client._follow_partitions
+
+    def interrupted(self: Client, *arguments: Any, **options: Any) -> None:
+        follow(self, *arguments, **options)
+        self.close()  # as a handler does, on the same thread
+
+    monkeypatch.setattr(Client, "_follow_partitions", interrupted)
+    with pytest.raises(ClientClosed, match="while it was opened"):
+        client.open()
+
+
 def test_many_may_open_one_client_at_once(place: Place) -> None:
     client = place.client()
     with place.answering(), ThreadPoolExecutor(8) as pool:

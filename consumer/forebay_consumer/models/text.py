@@ -120,10 +120,10 @@ class TextModel(TorchModel):
     def _settle_padding(self) -> None:
         """A classifier's head looks for the last token before the model's own padding token, which must be ours."""
         config = self._model.config.get_text_config()
-        own = getattr(config, "pad_token_id", None)
-        if own is None or not 0 <= own < self._model.get_input_embeddings().num_embeddings:
-            known = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
-            config.pad_token_id = next((token for token in known if token is not None), 0)
+        known = (getattr(config, "pad_token_id", None), self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
+        count = self._model.get_input_embeddings().num_embeddings
+        # A tokenizer may have got one that the model, which was not made larger, has no state for.
+        config.pad_token_id = next((token for token in known if token is not None and 0 <= token < count), 0)
         self._padding_token = int(config.pad_token_id)
 
     def _token_limit(self) -> int:

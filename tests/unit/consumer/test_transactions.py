@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -166,3 +167,24 @@ def test_a_producer_that_is_left_lets_go_of_what_it_was_given() -> None:
     told.clear()
     gc.collect()
     assert kept() is None
+
+
+class Over:
+    """An event that is set after some looks."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def wait(self, _: float) -> bool:
+        self.looks += 1
+        return self.looks > 3
+
+
+def test_who_waits_for_the_last_transaction_touches_no_producer() -> None:
+    said: list[str] = []
+    held, over = Held(0), Over()
+    held.stage._producer = Client(said, "live")
+    held.stage._orders = SimpleNamespace(put=lambda parting: setattr(parting, "over", over))
+    held.stage.part([CLAIM])
+    assert over.looks == 4
+    assert said == []
