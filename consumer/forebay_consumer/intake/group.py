@@ -121,6 +121,7 @@ class GroupIntake:
         self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
         self._claims: dict[tuple[str, int], Claim] = {}
         self._starts_at: dict[Claim, int] = {}
+        self._lagging: set[Claim] = set()  # of which something was delivered, and more was there
         self._epochs = count(1)
         self._snapshot = Snapshot()
         self._joined = False
@@ -248,7 +249,7 @@ class GroupIntake:
             ends = self._ends(polled)
             self._snapshot = replace(self._snapshot, ends={**self._snapshot.ends, **ends})
             for claim, found in polled.items():
-                lagging = self._snapshot.lag.get(claim, 0) > 0 or ends.get(claim, 0) > found[-1].offset() + 1
+                lagging = claim in self._lagging or ends.get(claim, 0) > found[-1].offset() + 1
                 waited = behind or lagging
                 records += read_records(found, claim, now, now_wall, waited)
             size = sum([record.size for record in records]) / len(records)
@@ -292,9 +293,11 @@ class GroupIntake:
         self._lag_at = now
         claims = self._claims.values()
         # The client knows no position before the first delivery.
-        positions = {**{claim: self._starts_at[claim] for claim in claims}, **self.positions()}
+        known = self.positions()
+        positions = {**{claim: self._starts_at[claim] for claim in claims}, **known}
         ends = self._ends(positions)
         lag = {claim: max(0, end - positions[claim]) for claim, end in ends.items()}
+        self._lagging = {claim for claim in known if lag.get(claim, 0) > 0}
         self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up, len(claims))
 
     def _know_group(self) -> None:

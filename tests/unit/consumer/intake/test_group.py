@@ -28,6 +28,14 @@ class FakeMessage:
         return self._error
 
 
+class FakeRecord:
+    """A lone request, written long ago."""
+
+    def __getattr__(self, name: str) -> Callable[[], Any]:
+        told = {"topic": "requests", "partition": 0, "offset": 5, "value": b"text", "timestamp": (1, 1_000)}
+        return lambda: told.get(name)
+
+
 class FakePosition:
     """One whose committed offset the broker refused to tell."""
 
@@ -176,3 +184,15 @@ def test_a_partition_of_which_nothing_was_delivered_yet_is_shown_with_its_lag(mo
 def test_the_prefetch_is_never_more_than_the_client_takes() -> None:
     intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 2**40)
     Consumer({**intake._settings, "bootstrap.servers": "127.0.0.1:1", "log_level": 0}).close()
+
+
+def test_the_linger_of_a_partitions_first_delivery_begins_with_its_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as lag until it is delivered, and was alone all the same: its own time is no time that it waited."""
+    given = iter([None, FakeRecord()])
+    intake = opened(monkeypatch, FakeConsumer(bounds=lambda: (0, 6), poll=lambda: next(given)))
+    for _ in range(2):
+        assert intake.poll(Room(10, 10**6)) == []
+    assert [*intake.snapshot.lag.values()] == [1]
+    (record,) = intake.poll(Room(10, 10**6))
+    assert record.queue_s is not None
+    assert record.since_s > 0 > record.since_s - record.queue_s
