@@ -15,8 +15,6 @@ from forebay_local.topics import create_topics, delete_topics
 SHORT_CLOCKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "group.min.session.timeout.ms": "500",
-        # How often it looks for transactions that took too long.
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
         "group.consumer.min.session.timeout.ms": "1000",
         "group.consumer.session.timeout.ms": "3000",
         "group.consumer.min.heartbeat.interval.ms": "200",
