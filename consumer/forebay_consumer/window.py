@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
@@ -230,13 +230,14 @@ class Window:
 
     def _full_behind(self, head: Sequence[Item]) -> tuple[list[Item], Trigger | None]:
         """A full batch of another key, which need not wait until the oldest item has lingered."""
-        tried = {head[0].key}
-        for place, item in enumerate(head):
-            if item.key not in tried:
-                tried.add(item.key)
-                chosen, full = self._fill(head[place:])
-                if full is not None:
-                    return chosen, full
+        alike: dict[Hashable, list[Item]] = {}
+        for item in head:
+            alike.setdefault(item.key, []).append(item)
+        del alike[head[0].key]
+        for waiting in alike.values():
+            chosen, full = self._fill(waiting)
+            if full is not None:
+                return chosen, full
         return [], None
 
     def _next(self, head: Sequence[Item]) -> tuple[list[Item], Trigger | None]:

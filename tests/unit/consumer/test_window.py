@@ -465,3 +465,23 @@ def test_a_large_gap_is_no_end_of_a_transaction() -> None:
     made.add([make_item(0)])
     made.add([make_item(500)])
     assert made.take(0.0, {claim: 502}) is None
+
+
+def test_requests_that_all_differ_in_their_parameters_are_not_each_compared_with_all() -> None:
+    compared = 0
+
+    class Counted(bytes):
+        __slots__ = ()
+        __hash__ = bytes.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return bytes.__eq__(self, other)
+
+    count = 400
+    made = window(*(make_item(n, key=Counted(b"%d" % n)) for n in range(count)), max_rows=100, linger_s=1.0)
+
+    assert made.take(0.0) is None
+
+    assert compared < 10 * count
