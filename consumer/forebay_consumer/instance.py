@@ -173,7 +173,7 @@ class Instance:
         while (batch := self._feed.pull()) is not None:
             self._taken_s = taken = self._clock()
             self._metrics.batch_taken(batch, taken)
-            if self._model.packing is None and self._model.unpacked == PADS:
+            if self._pads:
                 self._metrics.padded(batch)
             outcomes = self._settle(batch)
             self._breaker.check(outcomes)
@@ -234,6 +234,10 @@ class Instance:
             successes.append(Success(record, item.envelope, share, timing, precision))
         return successes
 
+    @property
+    def _pads(self) -> bool:
+        return self._model.packing is None and self._model.unpacked == PADS
+
     def _pass(self, rows: Sequence[Any], parameters: Any) -> tuple[Sequence[Any], float]:
         """One forward pass: the outputs, one per row, and the seconds that `forward` took."""
         started = self._clock()
@@ -245,7 +249,7 @@ class Instance:
         finished = self._clock()
         if len(outputs) != len(rows):
             raise WrongLength(len(rows), len(outputs))
-        if (padding := self._model.padding(batch)) is not None:
+        if not self._pads and (padding := self._model.padding(batch)) is not None:
             self._metrics.padding.observe(padding)
         self._metrics.collate.observe(collated - started)
         self._metrics.forward.observe(forwarded - collated)

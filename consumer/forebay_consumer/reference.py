@@ -91,8 +91,9 @@ def _own_defaults() -> list[str]:
         f"{group.MIN_QUEUED_KBYTES} and {group.MAX_QUEUED_KBYTES},",
         f"and `max.partition.fetch.bytes` a 256th of it, within {group.MIN_FETCH_BYTES} and {group.MAX_FETCH_BYTES}; "
         f"the table has them for {budget >> 20} MiB.",
-        "`max.poll.records` is the most rows of a batch, and `fetch.max.bytes` the share of that budget for each of",
-        "`delivery.queue.consumers`.",
+        f"`max.poll.records` is `batching.max_batch_size`, {Rules().max_rows} where that is not given, and "
+        "`fetch.max.bytes` the share of that",
+        "budget for each of `delivery.queue.consumers`.",
         "With exactly-once `delivery.timeout.ms` is left to the client, which takes the transaction's.",
         "",
         "When a worker is killed, others take over its partitions `session.timeout.ms`, "

@@ -37,14 +37,12 @@ class Batch:
     Attributes:
         rows: rows of all items together.
         padded_cost: rows × the largest cost of a row; of packed rows the sum of their costs.
-        packed: the model pads nothing.
     """
 
     items: Sequence[Item]
     trigger: Trigger
     rows: int
     padded_cost: int
-    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,10 @@ class Window:
 
     def _past(self, claim: Claim, offsets: Sequence[int]) -> None:
         reached = self._reached.get(claim, offsets[0])
-        if 0 < (gap := offsets[0] - reached) <= MOST_MARKERS:
+        gap = offsets[0] - reached
+        if gap < 0:  # chunks overtook each other, or a part of one did not come in: what seemed left out was not
+            self._markers.pop(claim, None)
+        elif 0 < gap <= MOST_MARKERS:
             self._markers[claim] = gap
         self._reached[claim] = max(reached, max(offsets) + 1)
 
@@ -194,7 +195,7 @@ class Window:
         self._remove(chosen, len(head))
         rows = sum(len(item.rows) for item in chosen)
         if self._packs:
-            return Batch(chosen, trigger, rows, sum(item.total_cost for item in chosen), packed=True)
+            return Batch(chosen, trigger, rows, sum(item.total_cost for item in chosen))
         return Batch(chosen, trigger, rows, rows * max(item.cost for item in chosen))
 
     def _equals(self) -> int:

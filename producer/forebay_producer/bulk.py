@@ -38,9 +38,13 @@ def submit_all(
     Raises:
         ValueError: `in_flight` is below 1.
     """
+    _check(in_flight)
+    return _stream(client, items, in_flight)
+
+
+def _check(in_flight: int) -> None:
     if in_flight < 1:
         raise ValueError(f"in_flight={in_flight}: allowed is 1 or more")
-    return _stream(client, items, in_flight)
 
 
 def _stream(client: Client, items: Iterable[Item], in_flight: int) -> Iterator[tuple[Item, Result | ForebayError]]:
@@ -70,11 +74,14 @@ def tell_all(
 ) -> None:
     """As `submit_all`, but `tell` gets each outcome as it comes, on a thread of its own: no answer waits for an item.
 
-    Blocks until all is told. Ended early, it has told what was answered.
+    Blocks until all is told. Ended early, it has told what was answered, and cancels what is unanswered.
 
     Raises:
-        BaseException: what `tell` or `items` raised; nothing more is sent then.
+        ValueError: `in_flight` is below 1.
+        BaseException: what `tell` or `items` raised; nothing more is sent then, or waited for.
     """
+    _check(in_flight)
+    unanswered: set[Future[Result]] = set()
     room = Semaphore(in_flight)
     answered: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
     failed: list[BaseException] = []
@@ -82,11 +89,13 @@ def tell_all(
     def tell_on() -> None:
         while (entry := answered.get()) is not None:
             item, future = entry
+            unanswered.discard(future)
             try:
                 if not failed:
                     tell(item, outcome(future))
             except BaseException as error:
                 failed.append(error)
+                room.release(in_flight)  # no further answer is waited for
             room.release()
 
     teller = Thread(target=tell_on, name="forebay-answers", daemon=True)
@@ -96,12 +105,16 @@ def tell_all(
             room.acquire()
             if failed:
                 break
-            submitted(client, item).add_done_callback(partial(_put, answered, item))
+            future = submitted(client, item)
+            unanswered.add(future)
+            future.add_done_callback(partial(_put, answered, item))
         for _ in range(in_flight if not failed else 0):
             room.acquire()
     finally:
         answered.put(None)
         teller.join()
+        for future in unanswered:
+            future.cancel()
     if failed:
         raise failed[0]
 

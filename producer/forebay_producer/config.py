@@ -225,7 +225,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         found = yaml.safe_load(file.read_text("utf-8"))
     except OSError as error:
         raise BadSettings(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # of PyYAML also KeyError, AttributeError, ...
         raise BadSettings(f"{file}: not readable as YAML{_place(error)}") from None
     if found is None:
         return {}
@@ -241,7 +241,11 @@ def _place(error: Exception) -> str:
         return f", line {mark.line + 1}, column {mark.column + 1}"
     if isinstance(error, yaml.YAMLError):
         return ": it holds a character that YAML does not allow"
-    return ": it is not UTF-8" if isinstance(error, UnicodeDecodeError) else ": a date or a number in it is none"
+    if isinstance(error, RecursionError):
+        return ": it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return ": it is not UTF-8"
+    return ": a date, a number, or what follows a !! in it is none"
 
 
 def _told(problem: Any) -> str:

@@ -41,8 +41,20 @@ def file(tmp_path: Path) -> Path:
         pytest.param(b"a: b: c", ", line 1, column 5$", id="two values"),
         pytest.param(b"a: \x00", ": it holds a character that YAML does not allow$", id="a zero byte"),
         pytest.param(b"a: \xff", ": it is not UTF-8$", id="a byte that is no UTF-8"),
-        pytest.param(b"a: 2024-02-30", ": a date or a number in it is none$", id="a date that there is not"),
-        pytest.param(b"a: 0x_", ": a date or a number in it is none$", id="a number without digits"),
+        pytest.param(
+            b"a: 2024-02-30", ": a date, a number, or what follows a !! in it is none$", id="a date that there is not"
+        ),
+        pytest.param(
+            b"a: 0x_", ": a date, a number, or what follows a !! in it is none$", id="a number without digits"
+        ),
+        pytest.param(b"[" * 3000, ": it is nested too deeply$", id="ever deeper"),
+        pytest.param(
+            b"kafka: {sasl.password: !!bool hunter2}",
+            ": a date, a number, or what follows a !! in it is none$",
+            id="a secret that is no bool",
+        ),
+        pytest.param(b"a: !!timestamp x", ": a date, a number, or what follows a !! in it is none$", id="no time"),
+        pytest.param(b"a: !!int ''", ": a date, a number, or what follows a !! in it is none$", id="no number"),
         pytest.param(b"kafka: {sasl.password: *hunter2}", ", line 1, column 24$", id="an alias of nothing"),
         pytest.param(b"kafka: {sasl.password: hunter2", ", line 1, column 31$", id="a secret in an open mapping"),
     ],

@@ -75,6 +75,7 @@ _AWAY: Final = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     ]
 )
+RESTART: Final = "restart the worker"
 _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
     {
         KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the group {group} to this principal",
@@ -334,13 +335,14 @@ class GroupIntake:
         else:
             self._log.warning("kafka error", action="kafka_error", code=error.name(), error=error.str())
 
-    def _ended(self, error: Any, what: str = "") -> FatalError:
+    def _ended(self, error: Any, what: str = "", otherwise: str = RESTART) -> FatalError:
         """The end, and what to do about it.
 
         Args:
             what: what could not be done for it, where that helps.
+            otherwise: the remedy where the error has none of its own.
         """
-        remedy = _REMEDY.get(_code(error), "restart the worker").format(
+        remedy = _REMEDY.get(_code(error), otherwise).format(
             group=self._settings["group.id"], topics=", ".join(self._topics)
         )
         return FatalError(f"Kafka: {what}{error.str()}; {remedy}")
@@ -453,8 +455,8 @@ class GroupIntake:
                     raise KafkaException(partition.error)
             return found
 
-        what = f"the group's offsets cannot be read{f'; {HELD}' if self._transactional else ''}: "
-        committed = self._ask(look, what)
+        held = HELD if self._transactional else ""
+        committed = self._ask(look, "the group's offsets cannot be read: ", held)
         return {(partition.topic, partition.partition): self._start_at(consumer, partition) for partition in committed}
 
     def _start_at(self, consumer: Any, partition: TopicPartition) -> Start:
@@ -478,8 +480,12 @@ class GroupIntake:
         )
         return int(low), int(high)
 
-    def _ask(self, look: Callable[[], Any], what: str) -> Any:
-        """What the broker says; while it is away, again, for half of the time until the group takes us for dead."""
+    def _ask(self, look: Callable[[], Any], what: str, in_vain: str = "") -> Any:
+        """What the broker says; while it is away, again, for half of the time until the group takes us for dead.
+
+        Args:
+            in_vain: what to do where it has not told by then.
+        """
         until_s = self._clock() + self.max_poll_s / 2
         while True:
             try:
@@ -487,7 +493,8 @@ class GroupIntake:
             except KafkaException as raised:
                 error = raised.args[0]
                 if error.code() not in _AWAY or self._clock() > until_s:
-                    raise self._ended(error, what) from raised
+                    never = in_vain if error.code() == KafkaError._TIMED_OUT else ""
+                    raise self._ended(error, what, never or RESTART) from raised
                 self._log.warning(what + error.str(), action="asked_again", code=error.name())
                 time.sleep(ASK_AGAIN_S)
 

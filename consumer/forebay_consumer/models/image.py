@@ -79,10 +79,7 @@ class ImageClassification(Classification):
                 if self._reduced_jpeg and self._scaling is not None:
                     image.draft(None, self._scaling.reduced(*image.size))  # whatever is no JPEG stays as it is
                 ImageOps.exif_transpose(image, in_place=True)
-                if image.mode != "RGB":
-                    return image.convert("RGB")
-                image.load()
-                return image  # no copy of what may take 200 MB
+                return image if image.mode == "RGB" else image.convert("RGB")  # no copy of what may take 200 MB
         except RequestError as error:
             return error
         except UnidentifiedImageError:

@@ -17,9 +17,9 @@ _ROOM: Final = 4  # batches' worth beyond the look-ahead, as in a worker with on
 def form(items: Sequence[Item], rules: Rules, packs: bool) -> list[Batch]:
     """What the window takes, one after another, while the same items come in over and over.
 
-    All items once at least, or where they would make more than some `_MOST` batches every second, third, ... of them:
-    recorded requests may be in order of length. The window always holds as much as a worker's would, so no batch is
-    small for want of company.
+    All items once at least, or where they would make more than some `_MOST` batches every second, third, ... of them by
+    cost, in their order: recorded requests may be in order of length, or short and long in turns. The window always
+    holds as much as a worker's would, so no batch is small for want of company.
 
     Args:
         packs: the model pads nothing.
@@ -27,7 +27,7 @@ def form(items: Sequence[Item], rules: Rules, packs: bool) -> list[Batch]:
     window = Window(replace(rules, linger_s=0.0, adaptive=False))
     if packs:
         window.pack()
-    items = items[:: _stride(items, rules)]
+    items = _some(items, _stride(items, rules))
     room = (rules.lookahead + _ROOM) * rules.max_rows
     wanted = max(sum(len(item.rows) for item in items), _FEWEST * rules.max_rows)
     coming = cycle(items)
@@ -41,6 +41,11 @@ def form(items: Sequence[Item], rules: Rules, packs: bool) -> list[Batch]:
         batches.append(batch)
         taken += batch.rows
     return batches
+
+
+def _some(items: Sequence[Item], stride: int) -> list[Item]:
+    by_cost = sorted(range(len(items)), key=lambda place: items[place].total_cost)
+    return [items[place] for place in sorted(by_cost[min(stride // 2, len(items) - 1) :: stride])]
 
 
 def _stride(items: Sequence[Item], rules: Rules) -> int:

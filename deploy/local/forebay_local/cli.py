@@ -107,8 +107,10 @@ def models(
         folder = local_models.build(name)
         known = local_models.about(folder)
         if into is not None:
+            ours = not into.exists()
             shutil.copytree(folder, into / name, dirs_exist_ok=True)
-            into.chmod(0o755)  # a container's user reads it, too
+            if ours:
+                into.chmod(0o755)  # a container's user reads it, too
             folder = into / name
         note = f"accuracy {known['accuracy']:.3f} on {known['held_out']} held-out" if "accuracy" in known else ""
         typer.echo(f"{name:<11} {folder}  {note}")

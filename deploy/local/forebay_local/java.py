@@ -68,19 +68,28 @@ def kafka_jars() -> list[Path]:
 
 
 def _fetch(folder: Path) -> list[Path]:
-    """A download that was cut short, by Ctrl-C or the network, leaves files that jgo takes for whole: all go then."""
+    """A download that was cut short, by Ctrl-C or the network, leaves files that jgo takes for whole: those go then."""
     for _ in range(FETCHES):
+        resolved_before = (folder / STORES["JGO_CACHE_DIR"]).exists()
         try:
             jars = _resolved(folder)
-            cut = [jar.name for jar in jars if not zipfile.is_zipfile(jar)]
+            cut = [jar.name for jar in jars if not _is_whole(jar)]
             if not cut:
                 return jars
             failed = BrokerError(f"the Kafka jars could not be fetched whole: {cut[0]}; is the network all right?")
         except BrokerError as error:
             failed = error
-        for store in STORES.values():
-            shutil.rmtree(folder / store, ignore_errors=True)
+        shutil.rmtree(folder / STORES["JGO_CACHE_DIR"], ignore_errors=True)  # links to what is in the other
+        removed = [file for file in (folder / STORES["M2_REPO"]).rglob("*") if file.is_file() and not _is_whole(file)]
+        for file in removed:
+            file.unlink()
+        if not removed and not resolved_before:
+            break  # it was the network; what came stays
     raise failed
+
+
+def _is_whole(file: Path) -> bool:
+    return zipfile.is_zipfile(file) if file.suffix == ".jar" else file.read_bytes().rstrip().endswith(b"</project>")
 
 
 def _resolved(folder: Path) -> list[Path]:

@@ -503,13 +503,21 @@ def test_a_model_that_neither_packs_nor_pads_says_so() -> None:
     assert bench.metric("padding_ratio_count") == 0, "the costs do not tell it"
 
 
-def test_a_model_that_pads_says_so() -> None:
-    bench = Bench(Answering())
+class Counts(Answering):
+    """Pads, and says how much, which the costs of its rows tell already."""
+
+    def padding(self, batch: Any) -> float | None:
+        return 0.2
+
+
+@pytest.mark.parametrize("model", [Answering, Counts])
+def test_a_model_that_pads_says_so(model: type[Model]) -> None:
+    bench = Bench(model())
     bench.instance.load()
     assert bench.metrics.registry.get_sample_value("forebay_packing", {"scheme": "none"}) == 1
     bench.run(make_item(0, cost=100), make_item(1, cost=50))
     assert bench.metric("batch_cost_sum") == 200
-    assert bench.metric("padding_ratio_sum") == 0.25
+    assert (bench.metric("padding_ratio_sum"), bench.metric("padding_ratio_count")) == (0.25, 1)
 
 
 @pytest.mark.parametrize(

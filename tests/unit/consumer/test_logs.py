@@ -87,10 +87,12 @@ def test_what_the_client_repeats_is_said_once_in_a_while_with_how_often_it_was_l
     for after_ms in range(5):
         client_logger().warning("FAIL [thrd:a:9092]: Connect failed (after %sms in state CONNECT)", after_ms)
     client_logger().warning("FAIL [thrd:a-2:9092]: Connect failed (after %sms in state CONNECT)", 7)
+    for suppressed in (4, 17):
+        client_logger().warning("FAIL [thrd:a:9092]: refused, %s identical error(s) suppressed", suppressed)
     structlog.get_logger().warning("of the worker's", action="delivery_failed")
     structlog.get_logger().warning("of the worker's", action="delivery_failed")
     said = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["action"] for line in said] == ["client_log", "client_log", "delivery_failed", "delivery_failed"]
+    assert [line["action"] for line in said] == [*["client_log"] * 3, *["delivery_failed"] * 2]
     assert "after 0ms" in said[0]["text"]
 
 

@@ -34,13 +34,6 @@ def test_a_batch_of_equal_costs_has_no_padding() -> None:
     assert value(metrics, "padding_ratio_bucket", le="0.0") == 1
 
 
-def test_a_packed_batch_leaves_its_padding_to_the_pass() -> None:
-    metrics = Metrics()
-    metrics.batch_taken(Batch([make_item(0, cost=9), make_item(1)], Trigger.COST, 2, 10, packed=True), now=0.0)
-    assert value(metrics, "batch_cost_sum") == 10
-    assert value(metrics, "padding_ratio_count") == 0
-
-
 def test_answers_are_counted_by_status_and_code() -> None:
     metrics = Metrics()
     metrics.answered({None: 5, Code.TOO_LARGE: 2}, lambda code: code is Code.TOO_LARGE)

@@ -333,7 +333,7 @@ def test_packed_rows_go_in_order_of_arrival_whatever_they_cost() -> None:
     batch = made.take(1.0)
     assert offsets(batch) == [0, 1, 2, 3]
     assert batch is not None
-    assert (batch.padded_cost, batch.packed, batch.trigger) == (812, True, Trigger.SIZE)
+    assert (batch.padded_cost, batch.trigger) == (812, Trigger.SIZE)
 
 
 def test_packed_rows_cost_their_sum() -> None:
@@ -457,6 +457,21 @@ def test_the_ends_of_transactions_are_not_waited_for() -> None:
     assert offsets(made.take(30.0, {claim: 4})) == [2]
     made.add([make_item(4, since_s=40.0)])
     assert made.take(40.0, {claim: 7}) is None, "there is more than the end of a transaction"
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_what_comes_late_or_not_at_all_is_not_taken_for_the_ends_of_transactions(overtaken: bool) -> None:
+    made = Window(Rules(max_rows=4, linger_s=20.0, adaptive=True))
+    claim = make_item().record.claim
+    made.add([make_item(0), make_item(1)])
+    if overtaken:  # one chunk by the next
+        made.add([make_item(5)])
+        made.add([make_item(offset) for offset in (2, 3, 4)])
+    else:  # a request in the middle of a chunk was refused
+        made.passed([make_item(3).record])
+        made.add([make_item(offset) for offset in (2, 4, 5)])
+    assert made.take(0.0, {claim: 8}) is not None
+    assert made.take(0.0, {claim: 8}) is None, "two more are on their way"
 
 
 def test_a_large_gap_is_no_end_of_a_transaction() -> None:

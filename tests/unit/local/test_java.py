@@ -51,3 +51,24 @@ def test_jars_that_never_come_whole_are_an_error_that_names_one(
     monkeypatch.setattr("forebay_local.java.zipfile.is_zipfile", lambda _: False)
     with pytest.raises(java.BrokerError, match=r"could not be fetched whole: kafka-server-4\.jar"):
         java._fetch(tmp_path)
+
+
+def test_what_came_before_the_network_failed_is_kept_and_the_failure_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = tmp_path / "m2" / "a.jar"
+    runs = 0
+
+    def run(*_: Any, **__: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        came.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(came, "w") as made:
+            made.writestr("a", "b")
+        came.with_suffix(".pom").write_text("<project>\n</project>\n")
+        return subprocess.CompletedProcess([], 1, "", "timed out")
+
+    monkeypatch.setattr("forebay_local.java.subprocess.run", run)
+    with pytest.raises(java.BrokerError, match="timed out"):
+        java._fetch(tmp_path)
+    assert (runs, came.is_file(), came.with_suffix(".pom").is_file()) == (1, True, True)

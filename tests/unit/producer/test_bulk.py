@@ -146,6 +146,26 @@ def test_no_more_are_in_flight_than_asked_for_where_they_are_told() -> None:
     assert told == ["0", "1", "2", "3", "4"]
 
 
+def test_what_telling_raises_ends_the_waiting_for_other_answers() -> None:
+    client = Scripted()
+
+    def items() -> Iterator[str]:
+        yield from ("first", "second", "third")
+        client.answer(1)
+
+    def broken(*_: Any) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        tell_all(client, items(), 10, broken)
+    assert [future.cancelled() for future in client.futures] == [True, False, True]
+
+
+def test_no_room_for_requests_is_refused() -> None:
+    with pytest.raises(ValueError, match="in_flight=0: allowed is 1 or more"):
+        tell_all(Scripted(), ["first"], 0, lambda *_: None)
+
+
 def test_what_telling_raises_ends_the_sending() -> None:
     client = Scripted(at_once=True)
     raised = Event()

@@ -69,6 +69,9 @@ class FakeConsumer:
     def get_watermark_offsets(self, *_: Any, **__: Any) -> Any:
         return self._give("bounds", (0, 9))
 
+    def memberid(self) -> str | None:
+        return None
+
     def position(self, _: Any) -> Any:
         return self._give("position", [])
 
@@ -149,6 +152,34 @@ def test_the_clients_end_is_the_workers_and_names_the_remedy(
 
     with pytest.raises(FatalError, match=remedy):
         turns()
+
+
+@pytest.mark.parametrize(
+    ("code", "transactional", "remedy"),
+    [
+        pytest.param(KafkaError._TIMED_OUT, True, "a transaction that nobody ends may hold them", id="held"),
+        pytest.param(KafkaError._TIMED_OUT, False, "restart the worker", id="no transactions"),
+        pytest.param(KafkaError._TRANSPORT, True, "restart the worker", id="no broker"),
+        pytest.param(KafkaError.GROUP_AUTHORIZATION_FAILED, True, "grant Read on the group mine", id="not allowed"),
+    ],
+)
+def test_a_transaction_is_blamed_only_for_offsets_that_a_broker_does_not_tell(
+    code: int, transactional: bool, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "make_client", lambda *_: FakeConsumer(committed=raising(KafkaError(code))))
+    now = iter(range(0, 10**6, 1000))
+    intake = GroupIntake(
+        {"group.id": "mine"},
+        ["requests"],
+        "earliest",
+        Nobody(),
+        1,
+        transactional=transactional,
+        clock=lambda: next(now),
+    )
+    intake.open()
+    with pytest.raises(FatalError, match=f"^Kafka: the group's offsets cannot be read: .*; {remedy}"):
+        intake.poll(Room(1, 1))
 
 
 @pytest.mark.parametrize("call", ["committed", "bounds"])

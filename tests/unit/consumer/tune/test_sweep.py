@@ -177,8 +177,14 @@ def test_a_request_of_many_rows_bounds_the_sizes_from_below() -> None:
     assert sizes_from(1, 5) == [1, 2, 4, 5]
 
 
+def in_turns(costs: list[int]) -> list[int]:
+    """A short one, a long one, ..."""
+    short, long = sorted(costs)[: len(costs) // 2], sorted(costs)[len(costs) // 2 :]
+    return [cost for pair in zip(short, long, strict=True) for cost in pair]
+
+
 @pytest.mark.parametrize("packs", [False, True])
-@pytest.mark.parametrize("ordered", [list, sorted])
+@pytest.mark.parametrize("ordered", [list, sorted, in_turns])
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_best_of_a_sample_is_nearly_best_of_all(
     seed: int, ordered: Callable[[list[int]], list[int]], packs: bool
