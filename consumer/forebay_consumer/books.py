@@ -48,7 +48,7 @@ class Books:
         """These records, which were let in, end here unanswered; whoever owns their partition next runs them."""
         if records:
             self.forget(records, reason)
-            self._trials.ended(records)
+            self._trials.ended(records, ran=reason == "late")
 
     def forget(self, records: Sequence[Record], reason: str) -> None:
         """The same of records that were polled and not let in, or of `ready` ones."""

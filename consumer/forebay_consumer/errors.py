@@ -10,6 +10,7 @@ FatalError      stop    ours to fix: exit non-zero, commit nothing
   ModelUnavailable
   DeviceLost            the device answers nothing more in this process
   DrainTimeout
+  KafkaFailure          the brokers, or what they allow; no record is to blame
 """
 
 from forebay_schemas import Code
@@ -52,6 +53,10 @@ class ModelUnavailable(FatalError):
 
 class DeviceLost(FatalError):
     """The device's context is broken: every further pass in this process would fail, whoever asks. Start a new one."""
+
+
+class KafkaFailure(FatalError):
+    """Kafka takes no more from the worker, or gives no more; a restart, or whoever looks after the brokers, helps."""
 
 
 class DrainTimeout(FatalError):

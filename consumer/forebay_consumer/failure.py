@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import DrainTimeout, FatalError, KafkaFailure
 from forebay_consumer.logs import where_raised
 
 
@@ -20,6 +20,11 @@ class Failure:
     @property
     def happened(self) -> bool:
         return self._error is not None
+
+    @property
+    def blameless(self) -> bool:
+        """There is an error, and nothing that a record did can have caused it."""
+        return isinstance(self._error, KafkaFailure | DrainTimeout)
 
     def report(self, error: BaseException) -> None:
         with self._lock:

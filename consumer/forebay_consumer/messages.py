@@ -9,7 +9,7 @@ import structlog
 import forebay_schemas as schemas
 from forebay_consumer import dead_letters
 from forebay_consumer.clock import Clock, monotonic
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.record import Claim, Fault, Outcome, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
@@ -106,7 +106,7 @@ class Writer:
         """What is sent for a message that is too large even alone.
 
         Raises:
-            FatalError: it is a letter or an error of next to nothing, and its topic does not take it.
+            KafkaFailure: it is a letter or an error of next to nothing, and its topic does not take it.
         """
         if message.letter:
             self._cut(message)
@@ -180,7 +180,7 @@ class Writer:
     def _strip(self, reply: Message) -> None:
         """Leave out what is the client's own: of a small error only the headers that it asked for can be large."""
         if reply.cuts:
-            raise FatalError(f"Kafka: {reply.topic} takes not even a small error; raise its max.message.bytes")
+            raise KafkaFailure(f"Kafka: {reply.topic} takes not even a small error; raise its max.message.bytes")
         reply.cuts += 1
         self._log.warning("headers not echoed", action="reply_cut", topic=reply.topic, request=reply.key)
         reply.headers = [(name, value) for name, value in reply.headers if name not in _ECHOED]
@@ -192,7 +192,7 @@ class Writer:
         letter.cuts += 1
         self._log.warning("dead letter cut", action="dead_letter_cut", size=fault.record.size, cuts=letter.cuts)
         if letter.cuts > _MOST_CUTS:
-            raise FatalError(
+            raise KafkaFailure(
                 f"Kafka: {letter.topic} takes no dead letter, not even one without value, key and headers; raise its "
                 "max.message.bytes"
             )

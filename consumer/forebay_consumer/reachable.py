@@ -1,5 +1,6 @@
 """Whether brokers answer, as one Kafka client sees it."""
 
+import math
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +20,7 @@ class Reachable:
 
     def __init__(self, topic: str, clock: Clock = monotonic) -> None:
         self.up = True
+        self._down_s = -math.inf  # when it was known to be down last
         self._topic = topic
         self._clock = clock
         self._ask_at = 0.0
@@ -34,6 +36,11 @@ class Reachable:
         if self.up:  # the word may be old, since it waits until the client is polled: ask at once
             self._ask_at = 0.0
         self.up = False
+        self._down_s = self._clock()
+
+    def was_down(self, within_s: float) -> bool:
+        """Whether brokers were away at any moment of the last so many seconds."""
+        return not self.up or self._clock() - self._down_s <= within_s
 
     def ask(self, client: Any) -> None:
         """While none answers, ask, with a second in between; blocks 50 ms at first, 1 s at most: brokers may be far.
@@ -50,4 +57,5 @@ class Reachable:
             self._within_s = min(2 * self._within_s, ASK_WITHIN_AT_MOST_S)
         else:
             self.up, self._within_s = True, ASK_WITHIN_S
+            self._down_s = self._clock()
         self._ask_at = self._clock() + ASK_EVERY_S

@@ -19,7 +19,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay_consumer.clock import Clock, monotonic
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.failure import Failure
 from forebay_consumer.kafka_settings import make_client, producer_settings
 from forebay_consumer.messages import Message, Owed, Writer
@@ -247,7 +247,7 @@ class Replies:
         """Take a new producer, and give it all that the ended one did not confirm.
 
         Raises:
-            FatalError: no new producer would fare better, or there were too many.
+            KafkaFailure: no new producer would fare better, or there were too many.
         """
         # Its queue is purged by the client; what is on the wire may be confirmed yet, and need not be produced again.
         self._flush(LAST_REPORTS_S)
@@ -278,7 +278,7 @@ class Replies:
             for other in instead:
                 self._produce(other)
         elif code in REMEDIES:
-            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
+            raise KafkaFailure(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
         elif code in SIZE:
             self._too_large(message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
@@ -311,7 +311,7 @@ def elsewhere(writer: Writer, message: Message, code: int) -> list[Message] | No
     return None
 
 
-def ended(error: Any) -> FatalError:
+def ended(error: Any) -> KafkaFailure:
     """What ends the producer, in words that say what to do."""
     remedy = REMEDIES.get(error.code(), "see the brokers' logs, and restart the worker")
-    return FatalError(f"Kafka: the producer cannot go on: {error.str()}; {remedy}")
+    return KafkaFailure(f"Kafka: the producer cannot go on: {error.str()}; {remedy}")

@@ -30,7 +30,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from forebay_consumer.books import Books
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.commits import Commits
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.failure import Failure
 from forebay_consumer.kafka_settings import consumer_settings, make_client, transactional_settings
 from forebay_consumer.messages import Message, Writer
@@ -196,12 +196,14 @@ class Transactions:
     def part(self, claims: Collection[Claim]) -> None:
         """Carry what is ready of these assignments, say that nothing of them is inside, and then nothing more.
 
-        Blocks until no transaction with anything of them is open; at once when something fatal has happened.
+        Blocks until no transaction with anything of them is open; not when what has happened ended this thread, or may
+        be a record's fault.
         """
         parting = _Parting(claims)
         self._orders.put(parting)
-        while not parting.over.wait(IDLE_WAIT_S) and not self._failure.happened:
-            pass
+        while not parting.over.wait(IDLE_WAIT_S):
+            if self._failure.happened and not (self._failure.blameless and self._thread.is_alive()):
+                break
 
     def forget(self, claims: Iterable[Claim]) -> list[Record]:
         """Drop the answers of assignments that the ledger no longer owns; gives back whose they were."""
@@ -374,7 +376,7 @@ class Transactions:
         Args:
             looker: is told the offsets whoever holds them.
         Raises:
-            FatalError: they are held for longer than any transaction of ours may take. So they can be for ever: a
+            KafkaFailure: they are held for longer than any transaction of ours may take. So they can be for ever: a
                 broker that is killed may forget to end a transaction [Kafka 4.3, KAFKA-20734].
         """
         held_s = int(self._settings["transaction.timeout.ms"]) / 1000 + HELD_S
@@ -389,7 +391,7 @@ class Transactions:
                 since_s = (since_s or self._clock()) if _can_tell(looker, places) else None
                 if since_s is not None and self._clock() - since_s > held_s:
                     named = ", ".join(f"{place.topic}-{place.partition}" for place in places)
-                    raise FatalError(f"Kafka: the group's offsets of {named} cannot be read: {HELD}") from raised
+                    raise KafkaFailure(f"Kafka: the group's offsets of {named} cannot be read: {HELD}") from raised
                 self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
                 self._failure.wait(AGAIN_AFTER_S)
                 self._failure.check()
@@ -612,7 +614,7 @@ class Transactions:
         if (instead := elsewhere(self._writer, message, code)) is not None:
             self._replace(answer, message, instead)
         elif code in REMEDIES:
-            raise FatalError(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
+            raise KafkaFailure(f"Kafka: {message.topic}: {error.str()}; {REMEDIES[code]}")
         elif code in SIZE:
             self._too_large(answer, message)
         elif code == KafkaError._UNKNOWN_PARTITION and message.partition >= 0:
@@ -642,15 +644,15 @@ class Transactions:
     def _make(self) -> Any:
         return make_client(Producer, {**self._settings, "error_cb": self._reachable.heard})
 
-    def _fatal(self, error: Any) -> FatalError:
+    def _fatal(self, error: Any) -> KafkaFailure:
         if error.code() in _FENCED:
-            return FatalError(
+            return KafkaFailure(
                 f"Kafka: {error.str()}; either another process uses the transactional id {self._id!r}: give every "
                 "worker its own delivery.transactional_id, or none; or the broker was away for longer than "
                 "transaction.timeout.ms: a restart goes on from what it committed"
             )
         if error.code() in _NOT_ALLOWED:
-            return FatalError(
+            return KafkaFailure(
                 f"Kafka: {error.str()}; grant Write on the transactional id {self._id!r}, or on its prefix, to this "
                 "principal"
             )

@@ -9,7 +9,9 @@ trial in `max_lives` lives already is not run again. Nothing else is evidence ag
 with others, not a watermark that stands still.
 
 A process that loses a partition and gets it back finds its own claim. Nobody died, so nobody is suspect but who was
-before; yet records of the lost assignment may be running still, so what is claimed never shrinks.
+before; yet records of the lost assignment may be running still, so what is claimed never shrinks. Another that gets it
+cannot know that nobody died. Where it was cut off from the brokers itself a moment before, as all are in an outage, it
+takes the predecessor for one that was too: its records are suspects, and its trial is no evidence.
 
 Rule and simulation: DESIGN §5; an attempt counter per partition instead convicts innocents.
 """
@@ -108,6 +110,8 @@ class Trials:
         self._at_most = at_most
         self._life = life
         self._left: dict[tuple[str, int], _Left] = {}
+        self._survived: dict[tuple[str, int], set[int]] = {}  # since it was opened: what ran alone or late, to its end
+        self._convicts: set[tuple[Claim, int]] = set()  # inside, to be answered unrun
         self._lock = Lock()
         self._partitions: dict[Claim, _Partition] = {}
         self._inside = 0  # records let in and not ended
@@ -129,22 +133,29 @@ class Trials:
     def busy(self) -> bool:
         return self._inside > 0
 
-    def open(self, claim: Claim, start: int, found: Progress, end: int) -> None:
+    def open(self, claim: Claim, start: int, found: Progress, end: int, outage: bool = False) -> None:
         """Begin an assignment.
 
         Args:
             start: the committed offset.
             found: what stood beside it.
             end: the end of the partition now: later records were not there when a predecessor died.
+            outage: no broker could be reached a moment ago, so the predecessor may have lost the partition, and live.
         """
         with self._lock:
-            left = self._left.pop((claim.topic, claim.partition), None)
+            place = claim.topic, claim.partition
+            left, survived = self._left.pop(place, None), self._survived.pop(place, ())
             if left is not None and found.life and found.life == self._life:
-                partition = _Partition(start, max(start, left.suspects_end), left.found, start, start)
-                partition.asked_hi = found.hi
+                suspects_end, trial = max(start, left.suspects_end), left.found
+                asked_hi = found.hi
             else:
-                suspects_end = min(found.hi, end) if found.open else start
-                partition = _Partition(start, suspects_end, found.trial, start, start)
+                suspects_end, trial = min(found.hi, end) if found.open else start, found.trial
+                asked_hi = 0
+                if outage and trial is not None:
+                    trial = Trial(trial.offset, trial.lives - 1) if trial.lives > 1 else None
+            if trial is not None and (trial.offset >= suspects_end or trial.offset in survived):
+                trial = None  # it is over, or the log ends before it; or it has run here, and nobody died
+            partition = _Partition(start, suspects_end, trial, start, start, asked_hi=asked_hi)
             partition.standing = found.trial
             self._partitions[claim] = partition
             self._look()
@@ -185,8 +196,13 @@ class Trials:
             return held
 
     def reached(self, positions: Mapping[Claim, int]) -> None:
-        """Note how far the partitions were read, past what is never delivered; what was polled is admitted by now."""
+        """Note how far the partitions were read, past what is never delivered; what was polled is admitted by now.
+
+        Once finishing, it counts no more: what was given back is to be read again.
+        """
         with self._lock:
+            if self._finishing:
+                return
             for claim, position in positions.items():
                 partition = self._partitions.get(claim)
                 if partition is not None:
@@ -235,18 +251,29 @@ class Trials:
                 self._partitions[claim].inside += len(list(of_claim))
             return run, poison
 
-    def ended(self, records: Iterable[Record]) -> None:
-        """These are answered, or given up to the next owner."""
+    def ended(self, records: Iterable[Record], ran: bool = True) -> None:
+        """These are over.
+
+        Args:
+            ran: to their end, answered or not; else they go to the next owner, and the evidence of earlier lives stays.
+        """
         with self._lock:
             for claim, of_claim in groupby(records, _claim):
                 ended = [record.offset for record in of_claim]
                 self._inside -= len(ended)
                 partition = self._partitions.get(claim)
-                if partition is None:
-                    continue
-                partition.inside -= len(ended)
-                if partition.trial is not None and partition.trial.offset in ended:
-                    partition.trial = partition.found = None
+                if partition is not None:
+                    partition.inside -= len(ended)
+                    if partition.trial is None or partition.trial.offset not in ended:
+                        continue
+                    ended = [partition.trial.offset]
+                    partition.trial = None
+                    partition.found = None if ran else partition.found
+                for offset in ended:
+                    if (claim, offset) in self._convicts:
+                        self._convicts.remove((claim, offset))
+                    elif ran:
+                        self._survived.setdefault((claim.topic, claim.partition), set()).add(offset)
             if self._suspicious:
                 self._look()
 
@@ -275,12 +302,15 @@ class Trials:
         with self._lock:
             partition = self._partitions[claim]
             partition.asking = True
+            self._pass(partition, mark)
             return self._said(partition, mark)
 
     def parting(self, claim: Claim, mark: Mark) -> Progress:
         """What the last commit of an assignment says, which a process that lives hands over."""
         with self._lock:
-            return self._last(self._partitions[claim], mark)
+            partition = self._partitions[claim]
+            self._pass(partition, mark)
+            return self._last(partition, mark)
 
     def accepted(self, claim: Claim, told: Progress) -> None:
         """The broker acknowledged a commit that said `told`."""
@@ -314,6 +344,11 @@ class Trials:
             return all(not self._wants(partition) for partition in self._partitions.values())
 
     # ---- inside, under the lock
+
+    def _pass(self, partition: _Partition, mark: Mark) -> None:
+        """What was on trial is answered, though it was not seen here."""
+        if partition.found is not None and partition.found.offset < mark.offset:
+            partition.found = None
 
     def _look(self) -> None:
         self._suspicious = any(partition.suspicious for partition in self._partitions.values())
@@ -352,7 +387,8 @@ class Trials:
     def _last(self, partition: _Partition, mark: Mark) -> Progress:
         """Said by a process that lives: a trial that it cut short is no evidence, and who was suspect stays so."""
         hi = partition.suspects_end if partition.suspicious else mark.offset
-        return Progress(partition.suspicious, max(hi, mark.offset), partition.found, mark.done, self._life)
+        found = partition.found if partition.suspicious else None
+        return Progress(partition.suspicious, max(hi, mark.offset), found, mark.done, self._life)
 
     def _all(self) -> list[Record]:
         """What may go in while nobody is suspected."""
@@ -413,7 +449,7 @@ class Trials:
     def _convicted(self) -> list[Record]:
         """Records that have had their lives; they are answered, not run, so others need not have left."""
         convicted: list[Record] = []
-        for partition in self._partitions.values():
+        for claim, partition in self._partitions.items():
             found = partition.found
             if found is None or found.lives < self._max_lives:
                 continue
@@ -421,6 +457,7 @@ class Trials:
                 if record.offset == found.offset:
                     del partition.held[index]
                     partition.trial = found  # until it is answered
+                    self._convicts.add((claim, found.offset))
                     convicted.append(record)
                     break
         return convicted

@@ -75,16 +75,17 @@ class Keeper:
                 self._metrics.unreadable.inc()
                 found = Progress()
             self._ledger.open(claim, start.offset, found.done)
-            self._trials.open(claim, start.offset, found, start.end)
+            self._trials.open(claim, start.offset, found, start.end, start.outage)
         self._changed("assigned", starts)
 
     def revoked(self, claims: Collection[Claim]) -> Mapping[Claim, Commit]:
         self._ledger.revoking(claims)
         self._books.give_up([item.record for item in self._feed.drop()], "revoked")
         parting: Mapping[Claim, Commit] = {}
-        if not self._failure.happened:  # else nothing more is said: what is inside may be what ends us
+        if not self._failure.happened:
             # What is held was not let in, so nobody waits for it.
             self._ledger.wait_answered(claims, self._drain_s, held=self._trials.held(claims))
+        if not self._failure.happened or self._failure.blameless:  # else what is inside may be what ends us
             parting = self.part(claims)
         self._end(claims, "revoked")
         return parting

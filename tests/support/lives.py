@@ -2,7 +2,7 @@
 
 A life polls, lets in, runs and answers records in a random order of steps, with commits that arrive, and are
 acknowledged, some steps later. A poison record ends the life that touches it; an outside killer ends lives too. A life
-may lose a partition while it runs records of it, and get it back.
+may lose a partition while it runs records of it, and get it back; in an outage all lose all, and others may get them.
 """
 
 import random
@@ -108,7 +108,7 @@ class Life:
         gone = [record for record in (*self._inside, *self._ran) if record.claim == claim]
         self._inside = [record for record in self._inside if record.claim != claim]
         self._ran = [record for record in self._ran if record.claim != claim]
-        self._trials.ended(gone)
+        self._trials.ended(gone, ran=False)
 
     def lose(self, partition: int) -> None:
         """Another may own it by now: nothing is said. What is inside runs on, late."""
@@ -119,16 +119,16 @@ class Life:
         self._ledger.close([claim])
         del self._position[claim]
 
-    def take_over(self, partition: int) -> None:
-        self._assign(partition)
+    def take_over(self, partition: int, outage: bool = False) -> None:
+        self._assign(partition, outage)
 
-    def _assign(self, partition: int) -> None:
+    def _assign(self, partition: int, outage: bool = False) -> None:
         self._steps = 0
         claim = Claim("requests", partition, next(self.epochs))
         offset, metadata = self._log.committed.get(partition, (0, ""))
         found = decode(metadata, offset)
         self._ledger.open(claim, offset, found.done)
-        self._trials.open(claim, offset, found, self._log.length)
+        self._trials.open(claim, offset, found, self._log.length, outage)
         self._position[claim] = offset
 
     def _poll(self) -> None:
@@ -200,13 +200,17 @@ def live(
     workers: int = 1,
     handovers: float = 0.0,
     losses: float = 0.0,
+    outages: float = 0.0,
+    outages_known: bool = True,
     uses_trials: bool = True,
     max_steps: int = 60_000,
 ) -> Log:
     """Run lives until everything is answered and committed, or `max_steps` are over.
 
     Args:
-        killer, handovers, losses: how likely each is at every step; who loses a partition gets it back, if it lives.
+        killer, handovers, losses, outages: how likely each is at every step; who loses a partition gets it back, if it
+            lives, but for an outage.
+        outages_known: whoever gets a partition after an outage has noticed it.
     """
     chance = random.Random(seed)
     places = [(partition, offset) for partition in range(partitions) for offset in range(length)]
@@ -239,4 +243,9 @@ def live(
             partition = chance.choice(life.owned)
             life.lose(partition)
             lost.append((life, partition))
+        if chance.random() < outages:
+            for loser in lives:
+                for partition in loser.owned:
+                    loser.lose(partition)
+                    chance.choice(lives).take_over(partition, outages_known)
     return log

@@ -19,11 +19,13 @@ class Start:
         offset: the committed one, or what the start policy says.
         progress: what stood beside it; None when it could not be read.
         end: the end of the partition, where `progress` says that a process may have died over it; else `offset`.
+        outage: no broker was to be reached a moment ago, so whoever had the partition may have lost it, and live.
     """
 
     offset: int
     progress: Progress | None = field(default_factory=Progress)
     end: int = 0
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from forebay_consumer.clock import Clock, monotonic, wall
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.flow import Room
 from forebay_consumer.intake.base import POLL_S, Listener, Snapshot, Start
 from forebay_consumer.intake.message import read_records
@@ -57,6 +57,8 @@ CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
         "heartbeat.interval.ms": 3_000,
     }
 )
+BROKERS_SESSION_MS: Final = 45_000  # `group.consumer.session.timeout.ms`, unless a broker says otherwise
+AFTER_OUTAGE: Final = 2  # sessions after it within which a partition that was lost finds its next owner
 # A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition added so lately
 # that the member which shares them out knows of it and we do not.
 _AWAY: Final = frozenset(
@@ -135,7 +137,8 @@ class GroupIntake:
         self._snapshot = Snapshot()
         self._joined = False
         self._reachable = Reachable(self._topics[0], clock)
-        self._fatal: FatalError | None = None
+        self._outage_s = AFTER_OUTAGE * int(self._settings.get("session.timeout.ms", BROKERS_SESSION_MS)) / 1000
+        self._fatal: KafkaFailure | None = None
         self._paused = False
         self._read_only: frozenset[Claim] | None = None
         self._still: set[tuple[str, int]] = set()  # partitions that are paused
@@ -335,7 +338,7 @@ class GroupIntake:
         else:
             self._log.warning("kafka error", action="kafka_error", code=error.name(), error=error.str())
 
-    def _ended(self, error: Any, what: str = "", otherwise: str = RESTART) -> FatalError:
+    def _ended(self, error: Any, what: str = "", otherwise: str = RESTART) -> KafkaFailure:
         """The end, and what to do about it.
 
         Args:
@@ -345,7 +348,7 @@ class GroupIntake:
         remedy = _REMEDY.get(_code(error), otherwise).format(
             group=self._settings["group.id"], topics=", ".join(self._topics)
         )
-        return FatalError(f"Kafka: {what}{error.str()}; {remedy}")
+        return KafkaFailure(f"Kafka: {what}{error.str()}; {remedy}")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -384,7 +387,7 @@ class GroupIntake:
         self._joined = True
         try:
             starts = self._starts(consumer, partitions)
-        except FatalError as error:
+        except KafkaFailure as error:
             self._fatal = error
             return
         claims = {Claim(topic, partition, next(self._epochs)): start for (topic, partition), start in starts.items()}
@@ -470,7 +473,7 @@ class GroupIntake:
             return Start(offset, None, offset)
         # A process died over it: what came later, it cannot have seen.
         end = self._bounds(consumer, partition)[1] if progress.open else offset
-        return Start(offset, progress, end)
+        return Start(offset, progress, end, self._reachable.was_down(self._outage_s))
 
     def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
         place = TopicPartition(partition.topic, partition.partition)
@@ -515,7 +518,7 @@ class GroupIntake:
         added = partition.partition >= self._known.get(partition.topic, partition.partition + 1)
         start = "earliest" if added else self._start
         if start == "fail":
-            raise FatalError(
+            raise KafkaFailure(
                 f"the group has no committed offset for {where} and delivery.start is fail; commit one with "
                 "kafka-consumer-groups.sh --reset-offsets, or set delivery.start to earliest or latest"
             )

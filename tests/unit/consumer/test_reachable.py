@@ -46,6 +46,20 @@ def test_it_stays_down_until_a_broker_answers(clock: ManualClock) -> None:
     assert reachable.up
 
 
+def test_it_is_known_for_a_while_that_it_was_down(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock)
+    assert not reachable.was_down(10)
+    reachable.down()
+    clock.advance(60)
+    assert reachable.was_down(10), "it still is"
+    client.there = True
+    reachable.ask(client)
+    clock.advance(10)
+    assert reachable.was_down(10)
+    clock.advance(1)
+    assert not reachable.was_down(10)
+
+
 def test_it_asks_once_a_second_only(clock: ManualClock) -> None:
     client, reachable = Client(), Reachable("replies", clock)
     reachable.down()

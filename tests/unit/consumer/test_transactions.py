@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
-from forebay_consumer.errors import FatalError
+from forebay_consumer.errors import FatalError, KafkaFailure
 from forebay_consumer.failure import Failure
 from forebay_consumer.flow import Flow
 from forebay_consumer.ledger import Ledger
@@ -214,3 +214,22 @@ def test_who_waits_for_the_last_transaction_touches_no_producer() -> None:
     held.stage.part([CLAIM])
     assert over.looks == 4
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("error", "alive", "looks"),
+    [
+        pytest.param(KafkaFailure("no heartbeat"), True, 4, id="it goes on"),
+        pytest.param(KafkaFailure("fenced"), False, 1, id="it has ended"),
+        pytest.param(FatalError("the model's"), True, 1, id="a record may be to blame"),
+    ],
+)
+def test_whoever_ends_by_no_records_fault_waits_for_the_last_transaction(
+    error: Exception, alive: bool, looks: int
+) -> None:
+    held, over = Held(0), Over()
+    held.stage._orders = SimpleNamespace(put=lambda parting: setattr(parting, "over", over))
+    held.stage._thread = SimpleNamespace(is_alive=lambda: alive)
+    held.stage._failure.report(error)
+    held.stage.part([CLAIM])
+    assert over.looks == looks

@@ -357,3 +357,114 @@ def test_who_was_convicted_is_so_again_where_the_answer_was_not_committed() -> N
     trials.ended(poison)
     regained(trials, told)
     assert offsets(trials.admit([make_record(0, epoch=2)])[1]) == [0]
+
+
+def test_who_was_convicted_is_so_again_where_the_answer_came_too_late() -> None:
+    trials = opened(Progress(True, 1, Trial(0, 2)), end=1)
+    told = acknowledge(trials)
+    _, poison = trials.admit(records(0))
+    trials.close([CLAIM])
+    trials.ended(poison)
+    regained(trials, told)
+    assert offsets(trials.admit([make_record(0, epoch=2)])[1]) == [0]
+
+
+def test_who_was_given_back_at_the_end_stays_suspect_whatever_was_read() -> None:
+    trials = opened(Progress(True, 9), end=9)
+    trials.admit(records(*range(9)))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    assert offsets(inside) == [0]
+    assert offsets(trials.finish()) == list(range(1, 9))
+    trials.reached({CLAIM: 9})
+    trials.ended(inside)
+    for _ in range(2):  # the first takes the trial back
+        last = acknowledge(trials, 1)
+        assert (last.open, last.hi, last.trial) == (True, 9, None)
+    assert trials.settled()
+
+
+def test_a_trial_that_is_given_up_unrun_takes_no_evidence_with_it() -> None:
+    trials = opened(Progress(True, 1, Trial(0, 1)), end=1)
+    trials.admit(records(0))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    assert offsets(inside) == [0]
+    trials.ended(inside, ran=False)
+    assert trials.parting(CLAIM, Mark(0)).trial == Trial(0, 1)
+    again = regained(trials, Progress(True, 1, Trial(0, 1), life="f" * 16))
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1), "it did not run here"
+
+
+def test_whoever_was_cut_off_itself_takes_no_trial_for_a_death() -> None:
+    for lives, left in ((1, None), (2, Trial(5, 1))):
+        trials = Trials(max_lives=2, ahead=4, life=LIFE)
+        trials.open(CLAIM, 3, Progress(True, 9, Trial(5, lives), life="f" * 16), 9, outage=True)
+        assert trials.suspicious, "its records may run still"
+        assert trials.admit(records(3, 4)) == ([], [])
+        assert trials.parting(CLAIM, Mark(3)).trial == left
+
+
+def test_a_record_that_ran_here_to_its_end_was_no_death_of_another() -> None:
+    """It was lost while it ran, and another that took it over counted that."""
+    trials = opened(Progress(True, 1), end=1)
+    trials.admit(records(0))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    trials.close([CLAIM])
+    trials.ended(inside)
+    again = CLAIM._replace(epoch=2)
+    trials.open(again, 0, Progress(True, 1, Trial(0, 2), life="f" * 16), 1)
+    assert trials.admit([make_record(0, epoch=2)]) == ([], [])
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1)
+
+
+def test_a_suspect_of_before_that_ran_here_to_its_end_has_no_evidence_against_it() -> None:
+    trials = opened(Progress(True, 2, Trial(0, 1)), end=2)
+    trials.admit(records(0))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    told = acknowledge(trials)
+    trials.ended(inside)
+    assert told.trial == Trial(0, 2)
+    again = regained(trials, told)
+    trials.admit([make_record(0, epoch=2)])
+    trials.admit([])
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1)
+
+
+def test_a_trial_in_the_word_of_a_worker_that_gave_all_back_stops_nobody() -> None:
+    """Workers of an earlier version wrote such; no record of it was polled while another partition had suspects."""
+    trials = opened(Progress(False, 0, Trial(5, 1)), end=9)
+    trials.open(OTHER, 0, Progress(True, 1), 1)
+    acknowledge(trials)
+    acknowledge(trials, claim=OTHER)
+    assert trials.unread() == [OTHER]
+    trials.admit(records(0, claim=OTHER))
+    acknowledge(trials, claim=OTHER)
+    assert offsets(trials.admit([])[0]) == [0]
+
+
+def test_a_trial_of_a_record_that_the_log_has_no_more_stops_nobody() -> None:
+    trials = opened(Progress(True, 9, Trial(7, 1)), end=5)
+    trials.admit(records(*range(5)))
+    trials.admit([])
+    acknowledge(trials)
+    assert offsets(trials.admit([])[0]) == [0]
+
+
+def test_a_trial_of_a_record_that_was_answered_before_is_not_told_for_ever() -> None:
+    trials = opened(Progress(True, 3, Trial(2, 1)), end=3)
+    for told in (trials.progress(CLAIM, Mark(3)), acknowledge(trials, 3)):
+        assert told.trial is None
+    trials.reached({CLAIM: 3})
+    assert acknowledge(trials, 3).trial is None
+    assert trials.due() == []
+
+
+def test_the_last_word_of_a_worker_without_suspects_names_no_trial() -> None:
+    trials = opened(Progress(True, 3, Trial(2, 1)), end=3)
+    acknowledge(trials)
+    trials.reached({CLAIM: 3})
+    last = trials.parting(CLAIM, Mark(0))
+    assert (last.open, last.trial) == (False, None)

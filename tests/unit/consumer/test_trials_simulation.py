@@ -57,6 +57,24 @@ def test_who_loses_partitions_and_gets_them_back_suspects_nobody() -> None:
         assert log.suspicious_steps == 0
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_outage_that_all_notice_convicts_nobody(workers: int) -> None:
+    for seed in range(SEEDS):
+        check(live(seed, poisons=0, workers=workers, outages=0.003))
+
+
+def test_the_record_that_kills_is_found_in_spite_of_outages() -> None:
+    for seed in range(SEEDS):
+        log = live(seed, workers=2, outages=0.002)
+        check(log)
+
+
+def test_without_notice_outages_would_convict_innocents() -> None:
+    """Or the two before could not fail."""
+    logs = [live(seed, poisons=0, workers=3, outages=0.003, outages_known=False) for seed in range(60)]
+    assert any(log.convicted for log in logs)
+
+
 def test_without_outside_killer_or_poison_nothing_is_answered_twice() -> None:
     for seed in range(100):
         log = live(seed, poisons=0)

@@ -9,7 +9,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake import group as module
+from forebay_consumer.intake.base import Start
 from forebay_consumer.intake.group import GroupIntake
+from support.consumer import ManualClock
 
 FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
 # As a consumer's poll gives it: that it is fatal is the code, what it is about is in the text.
@@ -210,6 +212,26 @@ def test_a_partition_of_which_nothing_was_delivered_yet_is_shown_with_its_lag(mo
     intake.poll(Room(1, 1))
     assert intake.snapshot.assigned == 1
     assert [*intake.snapshot.lag.values()] == [4]
+
+
+@pytest.mark.parametrize(("since_s", "outage"), [(None, False), (15.0, True), (25.0, False)])
+def test_an_assignment_soon_after_an_outage_is_told_as_such(
+    since_s: float | None, outage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within two sessions of 10 s."""
+    told: list[Start] = []
+    open_ = TopicPartition("requests", 0, 5, "fb1 open +3 trial +0x1")
+    monkeypatch.setattr(module, "make_client", lambda *_: FakeConsumer(committed=lambda: [open_]))
+    clock, listener = ManualClock(100.0), Nobody()
+    monkeypatch.setattr(listener, "assigned", lambda starts: told.extend(starts.values()), raising=False)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", listener, 1, clock=clock)
+    intake.open()
+    if since_s is not None:
+        intake._client_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        intake._reachable.up = True
+        clock.advance(since_s)
+    intake.poll(Room(1, 1))
+    assert [start.outage for start in told] == [outage]
 
 
 def test_the_prefetch_is_never_more_than_the_client_takes() -> None:
