@@ -9,6 +9,7 @@ import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cache
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -544,6 +545,19 @@ def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
     for index, value in enumerate(flat):
         if type(value) not in allowed:
             raise InvalidRequest(f"body {where}: data[{index}]: expected an element of {datatype}, got {_kind(value)}")
+    if allowed == (int,):
+        least, most = _bounds(datatype)
+        if min(flat) < least or max(flat) > most:
+            index, value = next((at, each) for at, each in enumerate(flat) if not least <= each <= most)
+            raise InvalidRequest(
+                f"body {where}: data[{index}]: expected an element of {datatype}, {least} to {most}, got {value}"
+            )
+
+
+@cache
+def _bounds(datatype: str) -> tuple[int, int]:
+    bits = int(datatype.partition("INT")[2])
+    return (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _short(value: object) -> str:
