@@ -15,9 +15,10 @@ _ALERTS: Final = (
         "histogram_quantile(0.99, sum by (le) (rate(forebay_queue_seconds_bucket[5m]))) > 30",
     ),
     (
-        "There is lag, and nothing is answered: no broker takes the replies, or the passes hang. Not with "
+        "There is lag or work inside, and nothing is answered: no broker takes the replies, or the passes hang. Not with "
         "`delivery.mode: queue`, where a worker's lag does not end with the group's.",
-        "max(min_over_time(forebay_lag[10m])) > 0 unless sum(rate(forebay_requests_total[10m])) > 0",
+        "(max(min_over_time(forebay_lag[10m])) > 0 or max(min_over_time(forebay_in_flight_rows[10m])) > 0)\n"
+        "unless sum(rate(forebay_requests_total[10m])) > 0",
     ),
     (
         "More than one request in a hundred fails in the model: look at its log, and at the dead letters.",
@@ -48,7 +49,8 @@ def metrics_page() -> str:
         "|---|---|---|---|",
         *(_row(family, metrics.labels) for family in ours),
         "",
-        "`forebay_lag` is told by the worker that owns the partition, so its sum is the lag of the group. With",
+        "`forebay_lag` is told by the worker that owns the partition, so its sum is what nobody has polled; the group's own",
+        "lag also counts what is polled and not committed, which is `forebay_uncommitted_records`. With",
         "`delivery.mode: queue` every worker tells what lies beyond the furthest record that it has polled itself, and",
         "`forebay_acknowledged_total` stands for `forebay_commits_total`.",
         "",

@@ -56,9 +56,9 @@ _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
         KafkaError.INCONSISTENT_GROUP_PROTOCOL: _OTHER_KIND,
         KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the group {group} to this principal",
         KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant Read on the request topics {topics} to this principal",
-        KafkaError.UNSUPPORTED_VERSION: "share groups need Apache Kafka 4.2 or later with the feature share.version=1 "
+        KafkaError.UNSUPPORTED_VERSION: "share groups need Apache Kafka 4.3 or later with the feature share.version=1 "
         "(kafka-features.sh upgrade --feature share.version=1)",
-        KafkaError._UNSUPPORTED_FEATURE: "share groups need Apache Kafka 4.2 or later",
+        KafkaError._UNSUPPORTED_FEATURE: "share groups need Apache Kafka 4.3 or later",
         KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
         KafkaError._SSL: "check ssl.* of the kafka settings",
     }

@@ -135,7 +135,7 @@ def _read(admin: AdminClient, group: str) -> dict[str, Found]:
 def _unknown(group: str) -> FatalError:
     return FatalError(
         f"Kafka: the broker knows no {LIMIT} of group {group}: delivery.mode queue needs share groups, which are in "
-        "Apache Kafka 4.2 and later"
+        "Apache Kafka 4.3 and later"
     )
 
 
