@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from forebay_consumer.errors import DrainTimeout, FatalError, KafkaFailure
+from forebay_consumer.errors import FatalError, KafkaFailure
 from forebay_consumer.logs import where_raised
 
 
@@ -24,7 +24,7 @@ class Failure:
     @property
     def blameless(self) -> bool:
         """There is an error, and nothing that a record did can have caused it."""
-        return isinstance(self._error, KafkaFailure | DrainTimeout)
+        return isinstance(self._error, KafkaFailure)
 
     def report(self, error: BaseException) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 
 from forebay_consumer.credentials import CALLBACK, with_credentials
-from forebay_consumer.errors import BadConfig, FatalError
+from forebay_consumer.errors import BadConfig, KafkaFailure
 from forebay_consumer.logs import client_logger
 
 _CONSUMER_ONLY: Final = (
@@ -95,13 +95,13 @@ def make_client(kind: Any, settings: Mapping[str, Any]) -> Any:
 
     Raises:
         BadConfig: librdkafka does not take a setting.
-        FatalError: the user's function gave no token.
+        KafkaFailure: the user's function gave no token.
     """
     try:
         return kind(dict(settings), logger=client_logger())
     except KafkaException as error:
         if error.args[0].code() == KafkaError.SASL_AUTHENTICATION_FAILED:
-            raise FatalError(f"Kafka: {error.args[0].str()}; look into the function of kafka.{CALLBACK}") from error
+            raise KafkaFailure(f"Kafka: {error.args[0].str()}; look into the function of kafka.{CALLBACK}") from error
         raise BadConfig(f"kafka: {error.args[0].str()}") from error
     except (TypeError, ValueError) as error:
         raise BadConfig(f"kafka: {error}") from error

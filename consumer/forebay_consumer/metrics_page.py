@@ -15,8 +15,8 @@ _ALERTS: Final = (
         "histogram_quantile(0.99, sum by (le) (rate(forebay_queue_seconds_bucket[5m]))) > 30",
     ),
     (
-        "There is lag or work inside, and nothing is answered: no broker takes the replies, or the passes hang. Not with "
-        "`delivery.mode: queue`, where a worker's lag does not end with the group's.",
+        "There is lag or work inside, and nothing is answered: no broker takes the replies, or the passes hang. Not "
+        "with `delivery.mode: queue`, where a worker's lag does not end with the group's.",
         "(max(min_over_time(forebay_lag[10m])) > 0 or max(min_over_time(forebay_in_flight_rows[10m])) > 0)\n"
         "unless sum(rate(forebay_requests_total[10m])) > 0",
     ),
@@ -49,8 +49,8 @@ def metrics_page() -> str:
         "|---|---|---|---|",
         *(_row(family, metrics.labels) for family in ours),
         "",
-        "`forebay_lag` is told by the worker that owns the partition, so its sum is what nobody has polled; the group's own",
-        "lag also counts what is polled and not committed, which is `forebay_uncommitted_records`. With",
+        "`forebay_lag` is told by the worker that owns the partition, so its sum is what nobody has polled. The",
+        "group's lag also counts what is polled and not committed, which is `forebay_uncommitted_records`. With",
         "`delivery.mode: queue` every worker tells what lies beyond the furthest record that it has polled itself, and",
         "`forebay_acknowledged_total` stands for `forebay_commits_total`.",
         "",

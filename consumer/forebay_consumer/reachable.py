@@ -16,11 +16,17 @@ class Reachable:
     """The client says when all brokers are down, and never that one is up again: then somebody must ask.
 
     Lives on the thread of its client; any thread may read `up`.
+
+    Args:
+        long_s: an outage of at least so many seconds is a long one. The client calls brokers down at a start, too, when
+            it has tried the first of their addresses and not the next.
     """
 
-    def __init__(self, topic: str, clock: Clock = monotonic) -> None:
+    def __init__(self, topic: str, clock: Clock = monotonic, long_s: float = math.inf) -> None:
         self.up = True
-        self._down_s = -math.inf  # when it was known to be down last
+        self._long_s = long_s
+        self._since_s = math.inf  # while it is down
+        self._long_end_s = -math.inf
         self._topic = topic
         self._clock = clock
         self._ask_at = 0.0
@@ -35,12 +41,13 @@ class Reachable:
         """The client says that no broker answers."""
         if self.up:  # the word may be old, since it waits until the client is polled: ask at once
             self._ask_at = 0.0
+            self._since_s = self._clock()
         self.up = False
-        self._down_s = self._clock()
 
-    def was_down(self, within_s: float) -> bool:
-        """Whether brokers were away at any moment of the last so many seconds."""
-        return not self.up or self._clock() - self._down_s <= within_s
+    def was_long_down(self, within_s: float) -> bool:
+        """Whether a long outage lasts, or ended at any moment of the last so many seconds."""
+        now = self._clock()
+        return now - self._since_s >= self._long_s or now - self._long_end_s <= within_s
 
     def ask(self, client: Any) -> None:
         """While none answers, ask, with a second in between; blocks 50 ms at first, 1 s at most: brokers may be far.
@@ -57,5 +64,7 @@ class Reachable:
             self._within_s = min(2 * self._within_s, ASK_WITHIN_AT_MOST_S)
         else:
             self.up, self._within_s = True, ASK_WITHIN_S
-            self._down_s = self._clock()
+            if self._clock() - self._since_s >= self._long_s:
+                self._long_end_s = self._clock()
+            self._since_s = math.inf
         self._ask_at = self._clock() + ASK_EVERY_S

@@ -10,8 +10,8 @@ with others, not a watermark that stands still.
 
 A process that loses a partition and gets it back finds its own claim. Nobody died, so nobody is suspect but who was
 before; yet records of the lost assignment may be running still, so what is claimed never shrinks. Another that gets it
-cannot know that nobody died. Where it was cut off from the brokers itself a moment before, as all are in an outage, it
-takes the predecessor for one that was too: its records are suspects, and its trial is no evidence.
+cannot know that nobody died. Where it was cut off itself a moment before, as all are in an outage, it takes the
+predecessor for one that was too: its records are suspects, and its trial is no evidence.
 
 Rule and simulation: DESIGN §5; an attempt counter per partition instead convicts innocents.
 """
@@ -140,7 +140,7 @@ class Trials:
             start: the committed offset.
             found: what stood beside it.
             end: the end of the partition now: later records were not there when a predecessor died.
-            outage: no broker could be reached a moment ago, so the predecessor may have lost the partition, and live.
+            outage: we were cut off from the group a moment ago, so the predecessor may have been, too, and live.
         """
         with self._lock:
             place = claim.topic, claim.partition
@@ -268,12 +268,16 @@ class Trials:
                         continue
                     ended = [partition.trial.offset]
                     partition.trial = None
-                    partition.found = None if ran else partition.found
+                    if ran:
+                        partition.found = None
+                    else:  # it is to be read again, by whoever owns it next
+                        partition.position = min(partition.position, ended[0])
                 for offset in ended:
                     if (claim, offset) in self._convicts:
                         self._convicts.remove((claim, offset))
                     elif ran:
                         self._survived.setdefault((claim.topic, claim.partition), set()).add(offset)
+                        self._clear(claim, offset)
             if self._suspicious:
                 self._look()
 
@@ -345,6 +349,13 @@ class Trials:
 
     # ---- inside, under the lock
 
+    def _clear(self, claim: Claim, offset: int) -> None:
+        """A record of a lost assignment ran to its end: where the partition is back, nothing speaks against it."""
+        for other, partition in self._partitions.items():
+            same = (other.topic, other.partition) == (claim.topic, claim.partition)
+            if same and partition.found is not None and partition.found.offset == offset:
+                partition.found = None
+
     def _pass(self, partition: _Partition, mark: Mark) -> None:
         """What was on trial is answered, though it was not seen here."""
         if partition.found is not None and partition.found.offset < mark.offset:
@@ -356,7 +367,10 @@ class Trials:
     def _wants(self, partition: _Partition) -> bool:
         told = partition.told
         if self._finishing:
-            return told is None or told.open != partition.suspicious
+            if told is None or told.hi == _EVER:
+                return told is None
+            over = partition.trial is None and told.trial != (partition.found if partition.suspicious else None)
+            return over or told.open != partition.suspicious
         if told is None or told.trial != (partition.trial or partition.found):
             return True
         if self._suspicious:
@@ -449,6 +463,8 @@ class Trials:
     def _convicted(self) -> list[Record]:
         """Records that have had their lives; they are answered, not run, so others need not have left."""
         convicted: list[Record] = []
+        if self._inside:
+            return convicted  # it may be the one that is, of an assignment that was lost
         for claim, partition in self._partitions.items():
             found = partition.found
             if found is None or found.lives < self._max_lives:

@@ -210,7 +210,7 @@ def live(
     Args:
         killer, handovers, losses, outages: how likely each is at every step; who loses a partition gets it back, if it
             lives, but for an outage.
-        outages_known: whoever gets a partition after an outage has noticed it.
+        outages_known: whoever gets a partition after an outage, of those that lost some, has noticed it.
     """
     chance = random.Random(seed)
     places = [(partition, offset) for partition in range(partitions) for offset in range(length)]
@@ -244,8 +244,10 @@ def live(
             life.lose(partition)
             lost.append((life, partition))
         if chance.random() < outages:
-            for loser in lives:
-                for partition in loser.owned:
-                    loser.lose(partition)
-                    chance.choice(lives).take_over(partition, outages_known)
+            cut_off = [life for life in lives if life.owned]
+            moved = [(loser, partition) for loser in lives for partition in loser.owned]
+            for loser, partition in moved:
+                loser.lose(partition)
+            for _, partition in moved:
+                chance.choice(cut_off).take_over(partition, outages_known)
     return log

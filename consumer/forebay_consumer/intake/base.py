@@ -19,7 +19,7 @@ class Start:
         offset: the committed one, or what the start policy says.
         progress: what stood beside it; None when it could not be read.
         end: the end of the partition, where `progress` says that a process may have died over it; else `offset`.
-        outage: no broker was to be reached a moment ago, so whoever had the partition may have lost it, and live.
+        outage: we were cut off from the group a moment ago, so whoever had the partition may have been, too, and live.
     """
 
     offset: int

@@ -4,6 +4,7 @@ The Kafka consumer lives on one thread. Nobody else calls any method of it: call
 and a polling loop starves every other caller. No callback polls: the client aborts the process now and then.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,8 +137,10 @@ class GroupIntake:
         self._epochs = count(1)
         self._snapshot = Snapshot()
         self._joined = False
-        self._reachable = Reachable(self._topics[0], clock)
-        self._outage_s = AFTER_OUTAGE * int(self._settings.get("session.timeout.ms", BROKERS_SESSION_MS)) / 1000
+        session_s = int(self._settings.get("session.timeout.ms", BROKERS_SESSION_MS)) / 1000
+        self._outage_s = AFTER_OUTAGE * session_s
+        self._reachable = Reachable(self._topics[0], clock, session_s / 2)
+        self._lost_at = -math.inf  # when partitions were lost here, as they are in an outage
         self._fatal: KafkaFailure | None = None
         self._paused = False
         self._read_only: frozenset[Claim] | None = None
@@ -414,6 +417,7 @@ class GroupIntake:
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         claims = self._leave(partitions)
         self._group = None
+        self._lost_at = self._clock()
         for claim in claims:
             self._claims.pop((claim.topic, claim.partition), None)
         self._listener.lost(claims)
@@ -473,7 +477,10 @@ class GroupIntake:
             return Start(offset, None, offset)
         # A process died over it: what came later, it cannot have seen.
         end = self._bounds(consumer, partition)[1] if progress.open else offset
-        return Start(offset, progress, end, self._reachable.was_down(self._outage_s))
+        return Start(offset, progress, end, self._was_cut_off())
+
+    def _was_cut_off(self) -> bool:
+        return self._clock() - self._lost_at <= self._outage_s or self._reachable.was_long_down(self._outage_s)
 
     def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
         place = TopicPartition(partition.topic, partition.partition)

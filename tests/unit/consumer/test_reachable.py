@@ -46,18 +46,33 @@ def test_it_stays_down_until_a_broker_answers(clock: ManualClock) -> None:
     assert reachable.up
 
 
-def test_it_is_known_for_a_while_that_it_was_down(clock: ManualClock) -> None:
-    client, reachable = Client(), Reachable("replies", clock)
-    assert not reachable.was_down(10)
+def test_a_long_outage_is_known_for_a_while(clock: ManualClock) -> None:
+    client, reachable = Client(), Reachable("replies", clock, long_s=5)
+    assert not reachable.was_long_down(10)
     reachable.down()
-    clock.advance(60)
-    assert reachable.was_down(10), "it still is"
+    clock.advance(4)
+    reachable.down()  # the client says it again and again
+    assert not reachable.was_long_down(10)
+    clock.advance(1)
+    assert reachable.was_long_down(10), "it still is"
     client.there = True
     reachable.ask(client)
     clock.advance(10)
-    assert reachable.was_down(10)
+    assert reachable.was_long_down(10)
     clock.advance(1)
-    assert not reachable.was_down(10)
+    assert not reachable.was_long_down(10)
+
+
+def test_a_blip_is_no_long_outage_and_hides_none(clock: ManualClock) -> None:
+    """At its start the client calls brokers down while the first of their addresses refuses, and then gets in."""
+    client, reachable = Client(), Reachable("replies", clock, long_s=5)
+    client.there = True
+    for outage_s, long in ((1, False), (5, True), (1, True)):
+        reachable.down()
+        clock.advance(outage_s)
+        reachable.ask(client)
+        assert reachable.up
+        assert reachable.was_long_down(10) is long
 
 
 def test_it_asks_once_a_second_only(clock: ManualClock) -> None:

@@ -326,7 +326,7 @@ def test_who_was_suspect_stays_so_with_the_evidence_of_earlier_lives_alone() -> 
     assert trials.admit([]) == ([], []), "it runs still, from before"
     trials.ended([inside])
     assert trials.admit([]) == ([], [])
-    assert acknowledge(trials, claim=again).trial == Trial(0, 2)
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1), "it has run, and nobody died"
     assert [record.claim.epoch for record in trials.admit([])[0]] == [2]
 
 
@@ -391,7 +391,9 @@ def test_a_trial_that_is_given_up_unrun_takes_no_evidence_with_it() -> None:
     inside, _ = trials.admit([])
     assert offsets(inside) == [0]
     trials.ended(inside, ran=False)
-    assert trials.parting(CLAIM, Mark(0)).trial == Trial(0, 1)
+    acknowledge(trials)  # a transaction that was on its way
+    last = trials.parting(CLAIM, Mark(0))
+    assert (last.open, last.hi, last.trial) == (True, 1, Trial(0, 1))
     again = regained(trials, Progress(True, 1, Trial(0, 1), life="f" * 16))
     assert acknowledge(trials, claim=again).trial == Trial(0, 1), "it did not run here"
 
@@ -468,3 +470,42 @@ def test_the_last_word_of_a_worker_without_suspects_names_no_trial() -> None:
     trials.reached({CLAIM: 3})
     last = trials.parting(CLAIM, Mark(0))
     assert (last.open, last.trial) == (False, None)
+
+
+def test_nobody_is_convicted_while_it_runs_here_from_before_and_not_once_it_has_run() -> None:
+    trials = opened(Progress(True, 1), end=1)
+    trials.admit(records(0))
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    again = regained(trials, Progress(True, 1, Trial(0, 2), life="f" * 16))
+    assert trials.admit([make_record(0, epoch=2)]) == ([], []), "it runs still"
+    trials.ended(inside)
+    assert trials.admit([]) == ([], [])
+    assert acknowledge(trials, claim=again).trial == Trial(0, 1)
+
+
+def test_a_drain_takes_back_the_trial_of_what_is_answered_beyond_the_watermark() -> None:
+    trials = opened(Progress(True, 3, Trial(2, 1)), end=3)
+    trials.admit(records(0, 1, 2))
+    trials.admit([])
+    acknowledge(trials)
+    inside, _ = trials.admit([])
+    assert offsets(inside) == [2]
+    trials.finish()
+    assert acknowledge(trials).open
+    trials.accepted(CLAIM, Progress(True, 3, Trial(2, 2), life=LIFE))  # one that was on its way
+    assert trials.due() == [], "it runs still"
+    trials.ended(inside)
+    assert not trials.settled()
+    assert trials.due() == [CLAIM]
+    assert acknowledge(trials).trial is None
+    assert trials.settled()
+
+
+def test_a_drain_ends_though_the_broker_keeps_no_text() -> None:
+    trials = opened(Progress(True, 3), end=3)
+    trials.admit(records(0, 1, 2))
+    trials.finish()
+    trials.progress(CLAIM, Mark(0))
+    trials.untold(CLAIM)
+    assert trials.settled()

@@ -83,6 +83,12 @@ class FakeConsumer:
     def resume(self, _: Any) -> None:
         self._give("resume", None)
 
+    def list_topics(self, *_: Any, **__: Any) -> Any:
+        return self._give("topics", None)
+
+    def incremental_unassign(self, _: Any) -> None:
+        pass
+
     def incremental_assign(self, _: Any) -> None:
         self._give("assign", None)
 
@@ -214,22 +220,33 @@ def test_a_partition_of_which_nothing_was_delivered_yet_is_shown_with_its_lag(mo
     assert [*intake.snapshot.lag.values()] == [4]
 
 
-@pytest.mark.parametrize(("since_s", "outage"), [(None, False), (15.0, True), (25.0, False)])
+@pytest.mark.parametrize(
+    ("cut_off", "since_s", "outage"),
+    [
+        pytest.param("", 0, False, id="never"),
+        pytest.param("lost", 15, True, id="lost"),
+        pytest.param("lost", 25, False, id="lost long ago"),
+        pytest.param("down", 1, False, id="a blip"),
+        pytest.param("down", 5, True, id="no broker"),
+    ],
+)
 def test_an_assignment_soon_after_an_outage_is_told_as_such(
-    since_s: float | None, outage: bool, monkeypatch: pytest.MonkeyPatch
+    cut_off: str, since_s: float, outage: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within two sessions of 10 s."""
+    """Within two sessions of 10 s; one that breaks no connection shows only in what is lost."""
     told: list[Start] = []
     open_ = TopicPartition("requests", 0, 5, "fb1 open +3 trial +0x1")
-    monkeypatch.setattr(module, "make_client", lambda *_: FakeConsumer(committed=lambda: [open_]))
+    consumer = FakeConsumer(committed=lambda: [open_])
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
     clock, listener = ManualClock(100.0), Nobody()
     monkeypatch.setattr(listener, "assigned", lambda starts: told.extend(starts.values()), raising=False)
     intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", listener, 1, clock=clock)
     intake.open()
-    if since_s is not None:
+    if cut_off == "lost":
+        intake._on_lost(consumer, [TopicPartition("requests", 3)])
+    elif cut_off == "down":
         intake._client_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
-        intake._reachable.up = True
-        clock.advance(since_s)
+    clock.advance(since_s)
     intake.poll(Room(1, 1))
     assert [start.outage for start in told] == [outage]
 
