@@ -3,6 +3,7 @@
 Exit codes: 0 all answered · 1 some failed · 2 usage, settings or no broker.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -105,6 +106,12 @@ def _check_files(names: Any) -> None:
             raise typer.BadParameter(f"no file at {name}")
         if not os.access(name, os.R_OK):
             raise typer.BadParameter(f"{name} may not be read")
+
+
+@app.callback()
+def _utf8() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON is, whatever the locale says, and an answer may be any text
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-import math
+import numbers
 import os
 import threading
 import time
@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from forebay_producer.config import ClientSettings, load
 from forebay_producer.credentials import with_credentials
-from forebay_producer.encode import Value, encode, request_id_of
+from forebay_producer.encode import Value, checked_headers, encode, request_id_of
 from forebay_producer.errors import (
     BadRequest,
     BadSettings,
@@ -42,8 +42,10 @@ _NO_LEADER_YET: Final = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 FLUSH_WITHIN_S: Final = 10.0
+JOIN_WITHIN_S: Final = 10.0
 NEW_PARTITIONS_EVERY_S: Final = 5.0  # well below any sensible timeout: an answer may already wait there
 POLL_S: Final = 0.05
+FAR_FUTURE_S: Final = 1e11  # a Unix time beyond it is one in milliseconds
 SEND_OFF_S: Final = 0.005  # the broker confirms sooner as a rule; a busy core needs some for the flush to be seen
 
 _log = logging.getLogger("forebay_producer")
@@ -70,9 +72,16 @@ class Client:
         BadSettings: a setting is unknown or not allowed. Nothing is connected before `open`.
     """
 
-    def __init__(self, settings: ClientSettings | None = None, *, config: Path | None = None, **fields: Any) -> None:
+    def __init__(
+        self, settings: ClientSettings | None = None, *, config: Path | str | None = None, **fields: Any
+    ) -> None:
         if settings is not None and (config is not None or fields):
             raise BadSettings("give settings, or config and fields, not both")
+        if settings is not None and not isinstance(settings, ClientSettings):
+            raise BadSettings(
+                f"settings: expected what forebay_producer.load gives, got a {type(settings).__name__}; "
+                "a broker's address goes into kafka={'bootstrap.servers': ...}"
+            )
         self._settings = settings or load(config, **fields)
         self._prefix = b""  # drawn by `open`: what is made before a fork would be the same in all children
         self._process = 0
@@ -104,6 +113,7 @@ class Client:
         with self._lifetime:
             if self._closed:
                 raise ClientClosed("the client was closed; make a new one")
+            self._refused = ""
             if self._producer is None:
                 self._connect()
             self._check_process()
@@ -139,18 +149,22 @@ class Client:
 
         Collect the futures first if you want their answers.
         """
+        if self._process not in (0, os.getpid()):
+            self._closed = True  # and no more: the parent's threads may have held any lock at the fork
+            return
         with self._lifetime:
             was_closed, self._closed = self._closed, True
             producer = self._producer
         self._waiting.close()  # from here on no request is taken
-        if was_closed or producer is None or self._process != os.getpid():
+        if was_closed or producer is None:
             return
         with suppress(KafkaException):  # it cannot go on; what it held is told below
             producer.flush(FLUSH_WITHIN_S)
         self._ending.set()
         for thread in self._threads:
             if thread is not threading.current_thread():  # closed by a future's callback
-                thread.join()
+                # A signal's handler that closes may have stopped our caller with a lock that the thread waits for.
+                thread.join(JOIN_WITHIN_S)
         for question in self._waiting.rest():
             finish(question, ClientClosed(f"the client was closed before {question.request_id} was answered"))
         self._producer = None  # and with it librdkafka's threads and connections, whoever still holds the client
@@ -210,7 +224,7 @@ class Client:
         body, content_type = encode(value, parameters, content_type)
         question = self._question(chosen, timeout_s)
         wire: dict[str, str | bytes] = {
-            **(headers or {}),
+            **checked_headers(headers),
             names.REQUEST_ID: question.request_id,
             names.CORRELATION_ID: question.correlation,
             names.CONTENT_TYPE: content_type,
@@ -233,9 +247,12 @@ class Client:
 
         Raises:
             RequestFailed, ReplyTimeout, NotDelivered, BadRequest, ClientQueueFull, ClientClosed: as `submit`.
+            RuntimeError: it is called in a future's callback, which would wait for itself.
         """
+        if not self._may_block():
+            raise RuntimeError("request() in a future's callback would wait for itself; use submit() there")
         future = self.submit(value, **options)
-        if self._may_block() and (producer := self._producer) is not None:
+        if (producer := self._producer) is not None:
             self._serve(producer.flush, SEND_OFF_S)  # who waits has nothing more to send: no linger
         return future.result()
 
@@ -248,8 +265,8 @@ class Client:
 
     def _question(self, request_id: str | None, timeout_s: float | None) -> Question:
         timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
-        if not 0 < timeout_s <= threading.TIMEOUT_MAX:
-            raise BadRequest(f"timeout_s={timeout_s!r}: allowed are seconds above 0; nothing waits for ever")
+        if not _is_number(timeout_s) or not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise BadRequest(f"timeout_s={timeout_s!r:.40}: allowed are seconds above 0; nothing waits for ever")
         correlation = self._prefix + next(self._numbers).to_bytes(8)
         return Question(correlation, request_id or correlation.hex(), timeout_s, time.monotonic() + timeout_s)
 
@@ -293,7 +310,7 @@ class Client:
                     text = self._ended or text
                     finish(question, NotDelivered(f"the broker did not confirm the request: {text}"))
             for question in self._waiting.expired(time.monotonic()):
-                finish(question, _timed_out(question, self._settings.requests, self._unreadable))
+                finish(question, _timed_out(question, self._settings, self._unreadable))
 
     def _serve(self, serve: Callable[[float], object], timeout_s: float) -> None:
         try:
@@ -305,6 +322,13 @@ class Client:
     # ---- answers; the consumer is touched on this thread only
 
     def _read_replies(self) -> None:
+        try:
+            self._read_on()
+        finally:
+            self._consumer.close()
+            self._consumer = None  # it holds the client, by its callback
+
+    def _read_on(self) -> None:
         look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
         while not self._ending.is_set():
             try:
@@ -318,8 +342,8 @@ class Client:
             except (KafkaException, BrokerUnavailable) as error:
                 look_again = time.monotonic() + NEW_PARTITIONS_EVERY_S
                 _log.warning("reply topic %s: %s", self._settings.replies, error)
-        self._consumer.close()
-        self._consumer = None  # it holds the client, by its callback
+            except Exception:  # of one record: the others' answers are to come all the same
+                _log.exception("reply topic %s: a record could not be read", self._settings.replies)
 
     def _take(self, message: Message) -> None:
         if (error := message.error()) is not None:
@@ -328,6 +352,7 @@ class Client:
             if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # no group is joined, and none need be allowed
                 _log.warning("reply topic %s: %s", self._settings.replies, error)
             return
+        self._unreadable = ""
         try:
             correlation = names.last_values(message.headers()).get(names.CORRELATION_ID, b"")
         except SystemError:  # a stranger's header name that is not UTF-8
@@ -441,24 +466,30 @@ def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _deadline_ms(deadline_s: float) -> str:
-    if not (math.isfinite(deadline_s) and 0 <= deadline_s < 1e14):
-        raise BadRequest(f"deadline_s={deadline_s!r}: expected a Unix time in seconds")
+    if not (_is_number(deadline_s) and 0 <= deadline_s < FAR_FUTURE_S):
+        raise BadRequest(f"deadline_s={deadline_s!r:.40}: expected a Unix time in seconds, as of time.time()")
     return str(round(deadline_s * 1000))
 
 
-def _timed_out(question: Question, topic: str, unreadable: str) -> ReplyTimeout:
+def _timed_out(question: Question, settings: ClientSettings, unreadable: str) -> ReplyTimeout:
     waited = f"no answer within {question.timeout_s:g} s"
     if unreadable:
         return ReplyTimeout(f"{waited}: {unreadable}")
     if question.confirmed:
-        return ReplyTimeout(f"{waited}; does a worker read {topic!r}?")
+        return ReplyTimeout(
+            f"{waited}; does a worker read {settings.requests!r}, and do its topics.replies list {settings.replies!r}?"
+        )
     return ReplyTimeout(f"{waited}; the broker has not confirmed the request either")
 
 
 def _read(message: Message, question: Question) -> Result | ForebayError:
     try:
         reply = read_reply(message.key(), message.value(), message.headers())
-    except ValueError as error:
-        return RequestFailed(Failure(question.request_id, Code.INTERNAL, str(error)))
+    except Exception as error:  # a stranger may write what he likes: whoever asked is to hear of it
+        return RequestFailed(Failure(question.request_id, Code.INTERNAL, f"{error}" or type(error).__name__))
     return RequestFailed(reply) if isinstance(reply, Failure) else reply

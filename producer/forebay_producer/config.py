@@ -55,6 +55,7 @@ PROMISED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
         "auto.offset.reset": (("earliest",), "an answer must not be jumped over when the log is truncated"),
         "isolation.level": (("read_committed",), "what a worker took back is no answer"),
         "enable.partition.eof": (("false",), "the end of a partition is no error"),
+        "delivery.report.only.error": (("false",), "whether the broker has a request is what a timeout tells"),
     }
 )
 """Keys that would break a promise: the values that keep it, and why."""
@@ -172,9 +173,11 @@ def _check_variables(names: Iterable[str]) -> None:
     """Refuse a misspelt variable: it would be ignored without a word."""
     known = [*ClientSettings.model_fields, *WORKERS]
     for name in names:
-        part = name.upper().removeprefix(PREFIX).partition("__")[0].lower()
+        part, nested, _ = name.upper().removeprefix(PREFIX).partition("__")
+        part = part.lower()
+        misspelt = part not in known or (nested and part in ClientSettings.model_fields and part != "kafka")
         link = _SERVICE_LINK.search(name) or (name.endswith("_PORT") and "://" in os.environ.get(name, ""))
-        if name.upper().startswith(PREFIX) and part not in known and not link:
+        if name.upper().startswith(PREFIX) and misspelt and not link:
             raise BadSettings(
                 f"the environment: {name} is no variable of a client; there are "
                 + ", ".join(
@@ -199,16 +202,16 @@ class _FlatKafka(PydanticBaseSettingsSource):
         return {**found, "kafka": _flatten(found["kafka"])} if "kafka" in found else found
 
 
-def load(file: Path | None = None, **given: Any) -> ClientSettings:
+def load(file: Path | str | None = None, **given: Any) -> ClientSettings:
     """Read and merge the settings.
 
     Raises:
         BadSettings: the file is missing or no YAML, a key or value is not allowed, or a variable is misspelt.
     """
-    if file is not None and not file.is_file():
+    if file is not None and not Path(file).is_file():
         raise BadSettings(f"no configuration file at {file}")
     _check_variables(os.environ)
-    in_file = {} if file is None else _read_file(file)
+    in_file = {} if file is None else _read_file(Path(file))
     loader = type("Loaded", (ClientSettings,), {"_in_file": in_file, "__module__": __name__})
     try:
         settings = loader(**given)

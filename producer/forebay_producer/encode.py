@@ -1,7 +1,9 @@
 """From a Python value to the bytes of a request. Pure."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import codecs
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -26,6 +28,10 @@ def encode(
     Raises:
         BadRequest: the value, or something in it, cannot be sent; or bytes without a content type are no known image.
     """
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise BadRequest(f"parameters: expected a mapping, got {_kind(parameters)}")
+    if content_type is not None and not isinstance(content_type, str):
+        raise BadRequest(f"content_type: expected a str, got {_kind(content_type)}")
     try:
         if isinstance(value, bytearray | memoryview):
             value = bytes(value)
@@ -35,7 +41,11 @@ def encode(
             return value.encode(), TEXT
         if isinstance(value, bytes) and not parameters:
             return value, _image_type(value)
-        return orjson.dumps(_body(value, parameters)), JSON
+        body = _body(value, parameters)
+        written = orjson.dumps(body)
+        if b"null" in written and (place := _not_finite(body)) is not None:
+            raise BadRequest(f"value{place}: JSON has no NaN and no infinity")
+        return written, JSON
     except UnicodeEncodeError as error:
         raise BadRequest(f"value: a text with half a surrogate pair at {error.start} has no UTF-8") from None
     except orjson.JSONEncodeError as error:
@@ -58,12 +68,53 @@ def request_id_of(value: Value, given: str | None, content_type: str | None = No
     return id_
 
 
+def checked_headers(headers: Mapping[str, str | bytes] | None) -> Mapping[str, str | bytes]:
+    """The caller's headers, if they can be sent; half a surrogate pair in a value is told by the Kafka client.
+
+    Raises:
+        BadRequest: a name or value is of another kind; or of a name there is no UTF-8, which ends the Kafka client.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise BadRequest(f"headers: expected a mapping of names to str or bytes, got {_kind(headers)}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not name or "\0" in name or _utf8(name) is None:
+            raise BadRequest(f"headers: name {name!r:.40}: expected a str of UTF-8, not empty and without a zero byte")
+        if not isinstance(value, str | bytes):
+            raise BadRequest(f"headers: {name!r:.40}: expected a str or bytes, got {_kind(value)}")
+    return headers
+
+
+def _utf8(text: str) -> bytes | None:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None
+
+
+def _not_finite(value: Any) -> str | None:
+    """Where the first NaN or infinity is, as in `['inputs'][0]`, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for key, each in inside:
+        if (place := _not_finite(each)) is not None:
+            return f"[{key!r:.40}]{place}"
+    return None
+
+
 def _id_of_body(value: Value, content_type: str | None) -> Any:
-    if isinstance(value, str | bytes) and content_type is not None:
+    if isinstance(value, str | bytes | bytearray | memoryview) and isinstance(content_type, str):
         if content_type.partition(";")[0].strip().lower() != JSON:
             return None
+        written = value.encode(errors="replace") if isinstance(value, str) else bytes(value)
         try:
-            value = orjson.loads(value)
+            value = orjson.loads(written.removeprefix(codecs.BOM_UTF8))
         except orjson.JSONDecodeError:  # for the worker to answer
             return None
     return value.get("id") if isinstance(value, Mapping) else None
@@ -88,7 +139,10 @@ def _body(value: Value, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         body = {"inputs": [_row(row) for row in value]}
     else:
         raise BadRequest(f"value: {_kind(value)} cannot be sent; send {ALLOWED}")
-    return {**body, "parameters": dict(parameters)} if parameters else body
+    if not parameters:
+        return body
+    own = body.get("parameters")
+    return {**body, "parameters": {**(own if isinstance(own, Mapping) else {}), **parameters}}
 
 
 def _image_type(value: bytes) -> str:

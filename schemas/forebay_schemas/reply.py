@@ -209,17 +209,17 @@ def read_reply(key: bytes | None, value: bytes | None, headers: names.RawHeaders
         return Failure(id_, code, message, source)
     if not isinstance(body.get("outputs"), list):
         raise ValueError("not a reply: neither outputs nor error in the body")
-    version = str(body.get("model_version", ""))
+    version = _word(body.get("model_version", ""))
     if "model_name" in body:
         try:
             outputs = [value for tensor in body["outputs"] for value in _tensor_values(tensor)]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError("not a reply: an output is no tensor") from None
         parameters = _object(body.get("parameters"))
-        model = Model(str(body["model_name"]), version, _text(parameters.get("model_dtype")))
+        model = Model(_word(body["model_name"]), version, _text(parameters.get("model_dtype")))
         timing = {name: value for name, value in parameters.items() if type(value) in (int, float)}
         return Result(id_, model, outputs, timing, source)
-    model = Model(str(body.get("model", "")), version, _text(body.get("model_dtype")))
+    model = Model(_word(body.get("model", "")), version, _text(body.get("model_dtype")))
     return Result(id_, model, body["outputs"], _object(body.get("timing")), source)
 
 
@@ -231,11 +231,16 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _word(value: Any) -> str:
+    """What a stranger wrote in the place of a text; nothing for what nests, which may be too deep to be written."""
+    return str(value) if value is None or isinstance(value, str | int | float) else ""
+
+
 def _read_error(error: Any, found: Mapping[str, bytes]) -> tuple[Code, str]:
     if isinstance(error, dict):
-        raw, message = str(error.get("code", "")), str(error.get("message", ""))
+        raw, message = _word(error.get("code", "")), _word(error.get("message", ""))
     else:
-        raw, _, message = str(error).partition(": ")
+        raw, _, message = _word(error).partition(": ")
     raw = found.get(names.CODE, raw.encode()).decode(errors="replace")
     try:
         return Code(raw), message

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
-from math import prod
+from math import inf, prod
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -544,8 +544,9 @@ def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
         allowed = (int,)
     for index, value in enumerate(flat):
         if type(value) not in allowed:
-            raise InvalidRequest(f"body {where}: data[{index}]: expected an element of {datatype}, got {_kind(value)}")
-    if allowed == (int,):
+            got = _short(value) if type(value) is float else _kind(value)  # so comes an integer beyond 64 bits
+            raise InvalidRequest(f"body {where}: data[{index}]: expected an element of {datatype}, got {got}")
+    if int in allowed:
         least, most = _bounds(datatype)
         if min(flat) < least or max(flat) > most:
             index, value = next((at, each) for at, each in enumerate(flat) if not least <= each <= most)
@@ -555,7 +556,10 @@ def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
 
 
 @cache
-def _bounds(datatype: str) -> tuple[int, int]:
+def _bounds(datatype: str) -> tuple[float, float]:
+    if datatype.startswith("FP"):
+        most = {"FP16": 65504.0, "FP32": 3.4028234663852886e38}.get(datatype, inf)
+        return -most, most
     bits = int(datatype.partition("INT")[2])
     return (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 

@@ -187,7 +187,9 @@ def test_a_name_that_no_topic_can_have_is_refused(name: str) -> None:
             load(None, **{field: name})
 
 
-@pytest.mark.parametrize("variable", ["FOREBAY_TIMEOUT", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "forebay_reqests"])
+@pytest.mark.parametrize(
+    "variable", ["FOREBAY_TIMEOUT", "FOREBAY_KAFKA_BOOTSTRAP_SERVERS", "forebay_reqests", "FOREBAY_TIMEOUT_S__X"]
+)
 def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "5")
     with pytest.raises(BadSettings, match=f"{variable} is no variable of a client; there are .*FOREBAY_TIMEOUT_S"):

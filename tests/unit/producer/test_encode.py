@@ -1,14 +1,16 @@
 """What a Python value becomes on the wire, and that the worker's side reads it back."""
 
+import math
 import uuid
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 import pytest
 
 from forebay_producer import BadRequest
-from forebay_producer.encode import Value, encode, request_id_of
+from forebay_producer.encode import Value, checked_headers, encode, request_id_of
 from forebay_schemas import Content, read_request
 from forebay_schemas.headers import RawHeaders
 
@@ -73,6 +75,12 @@ def test_a_value_with_a_content_type_travels_as_it_is(value: str | bytes) -> Non
         pytest.param("a", {"top_k": object()}, None, "serializable", id="parameters that JSON cannot hold"),
         pytest.param("a", {"top_k": 1}, "text/plain", "parameters", id="parameters beside a content type"),
         pytest.param(["a"], None, "text/plain", "str or bytes", id="rows with a content type"),
+        pytest.param("a", ["top_k"], None, "parameters: expected a mapping, got a list", id="parameters in a list"),
+        pytest.param("a", None, 5, "content_type: expected a str, got a int", id="a number for a content type"),
+        pytest.param(
+            [[1.0, None], [float("nan")]], None, None, r"value\['inputs'\]\[1\]\[0\]: JSON has no NaN", id="no number"
+        ),
+        pytest.param("a", {"x": -math.inf}, None, r"value\['parameters'\]\['x'\]: JSON", id="without an end"),
     ],
 )
 def test_what_cannot_be_sent_is_told(value: Any, parameters: Any, content_type: str | None, told: str) -> None:
@@ -118,6 +126,8 @@ def test_a_request_id_that_is_no_text_is_refused_and_not_replaced(given: Any) ->
         pytest.param('{"id": "order-7"}', None, None, id="a text"),
         pytest.param("{broken", "application/json", None, id="broken"),
         pytest.param('["id"]', "application/json", None, id="no object"),
+        pytest.param(b'\xef\xbb\xbf{"id": "a"}', "application/json", "a", id="after a byte order mark"),
+        pytest.param(bytearray(b'{"id": "a"}'), "application/json", "a", id="in a bytearray"),
     ],
 )
 def test_the_id_of_a_body_that_is_written_already_counts(
@@ -125,3 +135,35 @@ def test_the_id_of_a_body_that_is_written_already_counts(
 ) -> None:
     assert request_id_of(value, None, content_type) == expected
     assert request_id_of(value, "mine", content_type) == "mine"
+
+
+def test_parameters_join_those_of_the_body_and_come_before_them() -> None:
+    body, _ = encode({"text": "a", "parameters": {"top_k": 1, "x": 1}}, {"x": 2})
+    assert orjson.loads(body) == {"text": "a", "parameters": {"top_k": 1, "x": 2}}
+
+
+def test_nothing_in_the_place_of_a_number_is_sent_as_such() -> None:
+    assert encode([[None, 1.5]]) == (b'{"inputs":[[null,1.5]]}', "application/json")
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        pytest.param([("a", "b")], "headers: expected a mapping of names to str or bytes, got a list", id="a list"),
+        pytest.param({"": "b"}, "headers: name ''", id="no name"),
+        pytest.param({"a\0": "b"}, "without a zero byte", id="a zero byte"),
+        pytest.param({"x\ud800": "b"}, "of UTF-8", id="half a surrogate pair"),
+        pytest.param({b"a": "b"}, "name b'a'", id="a name of bytes"),
+        pytest.param({"a": 5}, "'a': expected a str or bytes, got a int", id="a number"),
+        pytest.param({"a": None}, "'a': expected a str or bytes, got a NoneType", id="nothing"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_told(headers: Any, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        checked_headers(headers)
+
+
+def test_headers_go_as_they_are() -> None:
+    given: dict[str, str | bytes] = {"a": "b", "ünï": b"\xff"}
+    assert checked_headers(given) == given
+    assert checked_headers(None) == {}

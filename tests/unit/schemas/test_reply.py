@@ -269,6 +269,21 @@ def test_a_reader_finds_the_id(key: bytes, value: bytes, headers: RawHeaders | N
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "1", "error": %s}',
+        b'{"id": "1", "error": {"code": %s, "message": %s}}',
+        b'{"id": "1", "outputs": [], "model": %s, "model_version": %s}',
+        b'{"id": "1", "outputs": [], "model_name": %s}',
+    ],
+)
+def test_what_nests_too_deep_in_the_place_of_a_text_is_left_out(body: bytes) -> None:
+    """orjson reads more levels than the interpreter recurses."""
+    deep = b"[" * 1000 + b"]" * 1000
+    assert read_reply(None, body.replace(b"%s", deep), None).id == "1"
+
+
+@pytest.mark.parametrize(
     ("value", "headers", "expected"),
     [
         pytest.param(b'{"id": "1", "error": "too_large: a: b"}', None, (Code.TOO_LARGE, "a: b"), id="colons"),

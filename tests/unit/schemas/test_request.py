@@ -386,6 +386,13 @@ def test_a_byte_order_mark_is_no_part_of_the_value(content_type: bytes | None) -
             "data[1]: expected an element of UINT8, 0 to 255, got 256",
             id="beyond a byte",
         ),
+        pytest.param(
+            [tensor([2.0**64], "UINT64")], "invalid_request", "got 1.8446744073709552e+19", id="beyond 64 bits"
+        ),
+        pytest.param([tensor([70000], "FP16")], "invalid_request", "-65504.0 to 65504.0, got 70000", id="beyond FP16"),
+        pytest.param(
+            [tensor([0.5, -1e39], "FP32")], "invalid_request", "data[1]: expected an element of FP32", id="FP32"
+        ),
         pytest.param([tensor([-1], "UINT64")], "invalid_request", "0 to 18446744073709551615, got -1", id="below zero"),
         pytest.param([tensor([128], "INT8")], "invalid_request", "-128 to 127, got 128", id="beyond a signed byte"),
         pytest.param([tensor([True])], "invalid_request", "got a boolean", id="boolean among numbers"),
