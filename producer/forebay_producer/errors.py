@@ -3,7 +3,7 @@
 ForebayError
   RequestFailed       the worker answered with an error; `code` says which
   ReplyTimeout        no answer in time; it may still come, and asking again is safe
-  NotDelivered        the broker did not take or confirm the request; asking again is safe, and in vain if it is too large
+  NotDelivered        the broker did not take or confirm the request; asking again is safe, if not too large
   BadRequest          the value or an option cannot be sent; nothing was
   ClientQueueFull     too many requests are unanswered; nothing was sent: send slower, or raise max_in_flight
   ClientClosed        the client was closed before the answer came, or is not open
