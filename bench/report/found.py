@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from bench.figures import Spread
 
+LEAST_CPU_MS: Final = 1e-6  # less is none: the system counts CPU in steps
 KAFKA_LIMIT: Final = "Kafka alone, with orjson"
 Row = Mapping[str, Any]
 
@@ -63,7 +64,7 @@ class Found:
             alike = [(place[id(each)] - place[id(row)], each) for each in measured if each["repeat"] == row["repeat"]]
             before = max((each for each in alike if each[0] < 0), default=None, key=lambda each: each[0])
             after = min((each for each in alike if each[0] > 0), default=None, key=lambda each: each[0])
-            if row["cpu_ms"] and (nearest := [each[1]["cpu_ms"] for each in (before, after) if each]):
+            if row["cpu_ms"] > LEAST_CPU_MS and (nearest := [each[1]["cpu_ms"] for each in (before, after) if each]):
                 shares.append(statistics.mean(nearest) / row["cpu_ms"])
         return Spread.of(shares) if shares else None
 

@@ -98,10 +98,17 @@ def _told(run: Mapping[str, Any]) -> list[str]:
         run["began"].split()[0],
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, Python {machine['python']}, "
         + versions,
-        "1" if run["repeats"] == 1 else f"{run['repeats']}, interleaved",
+        _repeats(run),
         "full" if run["scale"] == 1 else f"{run['scale']:g}",
         f"{run['minutes']:.0f}",
     ]
+
+
+def _repeats(run: Mapping[str, Any]) -> str:
+    """As many as there are rows of, for a run may be broken off."""
+    made = len({row["repeat"] for row in run["rows"] if "repeat" in row}) or run["repeats"]
+    told = f"{made}" if made == run["repeats"] else f"{made} of {run['repeats']}"
+    return told if made == 1 else f"{told}, interleaved"
 
 
 def _paragraph(text: str) -> str:

@@ -160,6 +160,17 @@ def test_the_page_says_of_each_run_what_it_measured_on_what() -> None:
     assert "Other machines: [arm](arm/x.md)." in told
 
 
+def test_there_is_no_share_of_no_time() -> None:
+    """The system counts CPU in steps, whose difference may be a rounding error."""
+    found = Found([*ROWS, row("TorchServe", "closed 64", 0, per_s=1, cpu_ms=1e-18)])
+    assert found.share("T1", "float32", "TorchServe", "closed 64") is None
+
+
+def test_a_run_that_was_broken_off_says_so() -> None:
+    told = page([run(ROWS, repeats=3)], {"004.1": "ten in one"})
+    assert "| 2 of 3, interleaved |" in told
+
+
 def test_no_two_runs_may_have_measured_the_same() -> None:
     check_once({"one": run(ROWS), "two": run([])})
     with pytest.raises(SystemExit, match=r"T1 float32 is in one\.json and in two\.json"):
