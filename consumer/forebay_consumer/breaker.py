@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Final
 
 from forebay_consumer.errors import FatalError
-from forebay_consumer.record import Fault, Outcome
+from forebay_consumer.record import Fault, Item, Outcome
 from forebay_schemas import Code
 
 COUNTED: Final = frozenset({Code.MODEL_ERROR, Code.OUT_OF_MEMORY, Code.INTERNAL})
@@ -23,7 +23,7 @@ class ModelFails(FatalError):
 
 
 class Breaker:
-    """Thread-safe. Watches the last `window` outcomes of forward passes.
+    """Thread-safe. Watches the last `window` outcomes of one copy's passes, or of what is prepared for all.
 
     Args:
         share: of them that may fail, 0 to 1; more stops the worker. 1 never does.
@@ -36,8 +36,8 @@ class Breaker:
         self._window = window
         self._failures = 0
 
-    def check(self, outcomes: Sequence[Outcome]) -> None:
-        """Note the outcomes of one batch, before any of them is published.
+    def check(self, outcomes: Sequence[Outcome | Item]) -> None:
+        """Note the outcomes of one batch, or what became of one chunk, before any of them is published.
 
         Raises:
             ModelFails: the window is full, and more than the share of it failed. None of these may be published.
@@ -47,7 +47,9 @@ class Breaker:
                 self._failed.extend(repeat(False, min(len(outcomes), self._window - len(self._failed))))
                 return
             for outcome in outcomes:
-                failed = isinstance(outcome, Fault) and outcome.code in COUNTED
+                failed = isinstance(outcome, Fault)
+                if isinstance(outcome, Fault) and outcome.code not in COUNTED:
+                    continue
                 if len(self._failed) == self._window:
                     self._failures -= self._failed[0]
                 self._failed.append(failed)

@@ -153,12 +153,18 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
     alarm = Alarm()
     watchdog = Watchdog(_seconds(limits.forward_timeout_ms), alarm)
     retries = _retries(settings.retry, failure, shutdown)
-    breaker = Breaker(settings.retry.breaker_window, settings.retry.breaker_share)
+
+    def breaker() -> Breaker:
+        # Of each copy its own: one that is broken is not to hide among those that are well.
+        return Breaker(settings.retry.breaker_window, settings.retry.breaker_share)
+
     expiry = Expiry(_seconds(limits.request_ttl_ms))
     detail = settings.model.error_detail
     instances = Instances(
         [
-            Instance(number, device, model, feed, replies.publish, metrics, watchdog, retries, breaker, expiry, detail)
+            Instance(
+                number, device, model, feed, replies.publish, metrics, watchdog, retries, breaker(), expiry, detail
+            )
             for number, (device, model) in enumerate(models)
         ],
         feed,
@@ -192,6 +198,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         threads=limits.preprocess_threads,
         chunk=max(largest, 32),
         watchdog=Watchdog(_seconds(limits.preprocess_timeout_ms), alarm),
+        breaker=breaker(),
+        most_waiting=in_flight,
     )
     health = Health(stuck_after_s=mode.max_poll_s)
     return Worker(

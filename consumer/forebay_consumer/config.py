@@ -163,6 +163,10 @@ class TopicsSettings(Part):
                 raise ValueError(
                     f"{name!r} is no topic name; allowed are 1 to 249 of a-z A-Z 0-9 . _ -, but not . or .."
                 )
+        if len(set(self.requests)) < len(self.requests):
+            raise ValueError(f"requests: {', '.join(self.requests)} names a topic twice")
+        if self.dead_letters in plain:
+            raise ValueError(f"{self.dead_letters!r} is for replies and for dead letters; give these their own topic")
         for name in (*plain, *([self.dead_letters] if self.dead_letters else [])):
             if name.startswith("__"):
                 raise ValueError(f"{name!r} is an internal topic of Kafka; answers never go there")
@@ -175,6 +179,8 @@ class TopicsSettings(Part):
                 compiled = re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"replies: {pattern!r} is no regular expression: {error}") from None
+            if self.dead_letters is not None and compiled.fullmatch(self.dead_letters):
+                raise ValueError(f"replies: {pattern!r} matches the dead-letter topic {self.dead_letters!r}")
             if matching := [name for name in self.requests if compiled.fullmatch(name)]:
                 raise ValueError(f"replies: {pattern!r} matches the request topic {matching[0]!r}")
         return self
@@ -547,6 +553,12 @@ class WorkerSettings(Layered):
             raise ValueError(
                 f"limits.max_in_flight={rows} is less than batching.max_batch_size={self.batching.rows}: "
                 "no full batch could ever form"
+            )
+        ttl, linger = self.limits.request_ttl_ms, self.batching.linger_ms
+        if ttl is not None and linger >= ttl:
+            raise ValueError(
+                f"batching.linger_ms={linger:g} is not less than limits.request_ttl_ms={ttl}: a lone request would "
+                "expire while it waits for company"
             )
         level = self.kafka.get("isolation.level", "read_committed")
         if self.delivery.mode == "exactly-once" and level != "read_committed":

@@ -28,7 +28,8 @@ from forebay_consumer.record import Fault, Item, Outcome, Success
 from forebay_consumer.retries import Retries
 from forebay_consumer.watchdog import Watchdog
 from forebay_consumer.window import Batch
-from forebay_schemas import Code
+from forebay_schemas import Code, Envelope, result_body
+from forebay_schemas import Model as Served
 
 
 class Instance:
@@ -59,6 +60,7 @@ class Instance:
         self._breaker = breaker
         self._clock = clock
         self._taken_s = 0.0  # when the batch that is being settled was pulled
+        self._told_padding = self._padding_failed = False
         self._ceiling = Ceiling()
         self._settler = Settler(
             self._run,
@@ -99,16 +101,19 @@ class Instance:
             ModelUnavailable: a sample could not be run, so requests could not either.
         """
         started = self._clock()
-        rows = samples(self._model) if count else ()
+        rows = list(samples(self._model)) if count else []
         self._tune(rows)
         for sample in rows:
             for size in batch_sizes:
                 try:
-                    prepared = self._model.preprocess([sample] * size, {})
+                    prepared = list(self._model.preprocess([sample] * size, {}))
                     if bad := next((row for row in prepared if isinstance(row, Exception)), None):
                         raise bad
                     for _ in range(count):
-                        self._pass(prepared, {})
+                        outputs, _ = self._pass(prepared, {})
+                        result_body(
+                            Envelope("warm-up"), Served("warm-up", ""), list(outputs), {}
+                        )  # or it cannot answer
                         self._metrics.warmups.inc()
                 except Exception as error:
                     raise ModelUnavailable(f"the warm-up failed on {self._device}: {error}") from error
@@ -173,9 +178,10 @@ class Instance:
         while (batch := self._feed.pull()) is not None:
             self._taken_s = taken = self._clock()
             self._metrics.batch_taken(batch, taken)
-            if self._pads:
-                self._metrics.padded(batch)
+            self._told_padding = False
             outcomes = self._settle(batch)
+            if self._pads and not self._told_padding:
+                self._metrics.padded(batch)
             self._breaker.check(outcomes)
             self._publish(outcomes)
             failed = sum(isinstance(outcome, Fault) for outcome in outcomes)
@@ -206,13 +212,14 @@ class Instance:
         self._watchdog.arm(self._number)
         try:
             with translated():
-                outputs, forward_s = self._pass(rows, items[0].parameters)
+                outputs, forward_s = self._pass(rows, dict(items[0].parameters))
         except Exception as error:
             self._metrics.passes_failed.inc()
             self._metrics.oom.inc(isinstance(error, OutOfMemory))
             raise
         finally:
             self._watchdog.disarm(self._number)
+        outputs = _own(outputs)
         forward_ms, size = _ms(forward_s), len(rows)
         precision = self._model.precision
         queue_s: float | None = -1.0
@@ -249,12 +256,23 @@ class Instance:
         finished = self._clock()
         if len(outputs) != len(rows):
             raise WrongLength(len(rows), len(outputs))
-        if not self._pads and (padding := self._model.padding(batch)) is not None:
-            self._metrics.padding.observe(padding)
+        self._tell_padding(batch)
         self._metrics.collate.observe(collated - started)
         self._metrics.forward.observe(forwarded - collated)
         self._metrics.postprocess.observe(finished - forwarded)
         return outputs, forwarded - collated
+
+    def _tell_padding(self, batch: Any) -> None:
+        try:
+            padding = self._model.padding(batch)
+        except Exception as error:  # no request's fault, nor a reason to run it again
+            if not self._padding_failed:
+                self._log.error("padding() raised", action="padding_failed", exception=where_raised(error))
+            self._padding_failed = True
+            return
+        if padding is not None:
+            self._told_padding = True
+            self._metrics.padding.observe(padding)
 
     def _retrying(self, error: Exception, attempt: int) -> None:
         self._metrics.retries.inc()
@@ -377,6 +395,11 @@ class Instances:
         if found is not None:
             self._feed.bound(found.max_rows, found.max_cost)
             self._metrics.bounded(found.max_rows, found.max_cost)
+
+
+def _own(outputs: Any) -> Any:
+    """A numpy array may be a buffer that the next pass writes to, and answers are written out while that runs."""
+    return outputs.copy() if hasattr(outputs, "__array_interface__") else outputs
 
 
 def _ms(seconds: float) -> float:

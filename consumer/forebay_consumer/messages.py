@@ -111,12 +111,15 @@ class Writer:
         if message.letter:
             self._cut(message)
             return [message]
-        if message.owed.code is Code.TOO_LARGE:
+        outcome = message.owed.outcome
+        if isinstance(outcome, Fault):  # its letter, if there is one, stays as it is
             if message.cuts and (instead := self.astray(message, "takes not even a small error")):
                 return instead
             self._strip(message)
+            if outcome.code is not Code.TOO_LARGE:
+                text = "what there is to say is more than the reply topic takes"
+                message.value = schemas.error_body(outcome.envelope, outcome.code, text)
             return [message]
-        outcome = message.owed.outcome
         text = f"the reply has {len(message.value or b'')} bytes, more than the reply topic {message.topic!r} takes"
         return self._error(Fault(outcome.record, outcome.envelope, Code.TOO_LARGE, text, "publish"))
 

@@ -98,7 +98,8 @@ class Model(ABC):
     def postprocess(self, output: Any, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Turn the model's output into one JSON-ready value per row, in the order of `rows`.
 
-        Anything that orjson can write is JSON-ready, numpy arrays and numbers included.
+        Anything that orjson can write is JSON-ready, numpy arrays and numbers included. It is written while the next
+        pass runs, so what is in it must not change any more; of one numpy array for all rows a copy is made.
         """
         result: Sequence[Any] = output
         return result

@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 import forebay_schemas as schemas
+from forebay_consumer.breaker import Breaker
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.detail import Detail, tell
 from forebay_consumer.errors import BatchError, FatalError
@@ -190,7 +191,7 @@ class Preprocessor:
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
-            prepared = list(self._model.preprocess(rows, parameters))
+            prepared = list(self._model.preprocess(rows, dict(parameters)))  # a copy: others have the same
             model = self._model
             costs = [_REFUSED if isinstance(row, RequestError) else cost_of(model, row) for row in prepared]
         if len(prepared) != len(rows):
@@ -222,7 +223,11 @@ def _parameters_key(parameters: Mapping[str, Any]) -> bytes:
 
 
 class Preprocess:
-    """The stage: threads that run a `Preprocessor` on chunks and fill the feed. A context manager."""
+    """The stage: threads that run a `Preprocessor` on chunks and fill the feed. A context manager.
+
+    Args:
+        most_waiting: with so many rows in the feed, no further chunk is begun.
+    """
 
     def __init__(
         self,
@@ -237,6 +242,8 @@ class Preprocess:
         threads: int,
         chunk: int,
         watchdog: Watchdog,
+        breaker: Breaker,
+        most_waiting: int,
         clock: Clock = monotonic,
     ) -> None:
         self._preprocessor = preprocessor
@@ -248,6 +255,8 @@ class Preprocess:
         self._metrics = metrics
         self._chunk = chunk
         self._watchdog = watchdog
+        self._breaker = breaker
+        self._most_waiting = most_waiting
         self._clock = clock
         self._chunks: SimpleQueue[Sequence[Record] | None] = SimpleQueue()
         self._threads = [
@@ -278,6 +287,7 @@ class Preprocess:
 
     def _run(self, thread: int) -> None:
         while (records := self._chunks.get()) is not None:
+            self._feed.wait_below(self._most_waiting)  # a request may have many rows, which only its decoding tells
             started = self._clock()
             kept: list[Record] = []
             gone: list[Record] = []
@@ -290,6 +300,7 @@ class Preprocess:
                 items, faults = self._preprocessor.run(records)
             finally:
                 self._watchdog.disarm(thread)
+            self._breaker.check([*items, *faults])
             took_s = self._clock() - started
             self._metrics.preprocess.observe(took_s)
             if records:

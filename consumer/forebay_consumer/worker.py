@@ -228,7 +228,10 @@ class Worker:
 
     def _turn(self) -> None:
         # With too many uncovered commits are being refused; their reports come while we poll.
-        full = self._ledger.uncovered >= self._max_uncommitted
+        # Of suspects the one to try may not be polled yet, and none goes in before.
+        full = self._ledger.uncovered >= self._max_uncommitted and not (
+            self._trials.suspicious and self._trials.choosing
+        )
         self._take(self._intake.serve() if full else self._poll())
         self._keep()
 
@@ -253,18 +256,19 @@ class Worker:
             return self._intake.serve()  # what they wait for comes only while we poll
         self._pace.rest()
         room = self._flow.wait_for_room(TURN_S)
+        room = Room(min(room.rows, self._max_uncommitted - self._ledger.uncovered), room.bytes)
         polled = self._intake.poll(room)
         self._pace.polled(len(polled), room.rows)
         return polled
 
     def _let_in(self, records: Sequence[Record]) -> None:
         run, poison = self._trials.admit(records)
-        if run:
-            self._preprocess.submit(run)  # returns at once; its threads fill the window
-        if poison:
+        if poison:  # first: what runs beside it may end the process, and of a queue this may be the last delivery
             self._log.error("poison found", action="poison", offsets=[record.offset for record in poison])
             self._replies.publish([self._poisoned(record) for record in poison])
             self._feed.passed(poison)
+        if run:
+            self._preprocess.submit(run)  # returns at once; its threads fill the window
         if self._trials.suspicious:
             self._trials.reached(self._intake.positions())
 

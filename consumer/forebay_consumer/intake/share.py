@@ -10,6 +10,7 @@ A poll brings whole producer batches, however large: `max.poll.records` is no li
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from types import MappingProxyType
@@ -59,6 +60,8 @@ _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
         KafkaError.UNSUPPORTED_VERSION: "share groups need Apache Kafka 4.3 or later with the feature share.version=1 "
         "(kafka-features.sh upgrade --feature share.version=1)",
         KafkaError._UNSUPPORTED_FEATURE: "share groups need Apache Kafka 4.3 or later",
+        KafkaError.GROUP_MAX_SIZE_REACHED: "each worker joins with delivery.queue.consumers × copies of the model: "
+        "have fewer, or raise group.share.max.size of the brokers (200)",
         KafkaError._AUTHENTICATION: "check sasl.* and ssl.* of the kafka settings",
         KafkaError._SSL: "check ssl.* of the kafka settings",
     }
@@ -309,6 +312,9 @@ class ShareIntake:
                 for record, end in ended:
                     consumer.acknowledge_offset(record.topic, record.partition, record.offset, _ACKNOWLEDGE[end])
                 told += ended
+                if not told:  # a broker may be away for hours, and what the client has to say is kept until it is asked
+                    with suppress(KafkaException):
+                        consumer.commit_sync(0)
                 if told and (not hold.left or self._clock() >= commit_at):
                     self._commit(consumer, told, ends_s)
                     told = []

@@ -38,5 +38,12 @@ def test_what_the_requests_are_to_blame_for_is_not_counted(code: Code) -> None:
     Breaker(window=4, share=0.5).check(outcomes(0, 20, code))
 
 
+def test_what_is_not_counted_hides_no_failure() -> None:
+    breaker = Breaker(window=4, share=0.5)
+    breaker.check(outcomes(0, 3) + outcomes(0, 100, Code.EXPIRED))
+    with pytest.raises(ModelFails, match="4 of the last 4"):
+        breaker.check(outcomes(0, 1))
+
+
 def test_a_share_of_1_never_stops_it() -> None:
     Breaker(window=4, share=1.0).check(outcomes(0, 20))

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from forebay_consumer.build import make_models, placements, search_of, warmup_rows
+from forebay_consumer.build import build, make_models, placements, search_of, warmup_rows
 from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig
@@ -22,6 +22,7 @@ from forebay_consumer.progress import Progress
 from forebay_consumer.record import Claim
 from forebay_consumer.roles import Setting
 from forebay_consumer.routes import Routes
+from forebay_consumer.shutdown import Shutdown
 from forebay_consumer.trials import Trials
 from forebay_consumer.window import Rules
 from forebay_schemas import Content, read_request
@@ -175,3 +176,10 @@ def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> No
     trials.accepted(claim, trials.progress(claim, Mark(0)))
     inside, _ = trials.admit([make_record(offset) for offset in range(4096)])
     assert len(inside) == 4 * 512
+
+
+def test_each_copy_is_judged_by_its_own_outcomes() -> None:
+    """Else one that is broken hides among those that are well."""
+    made = build(settings(model={"name": "m", "class": f"{__name__}:TwoCards"}), Shutdown(1.0))
+    breakers = [made._preprocess._breaker, *(member._breaker for member in made._instances._instances)]
+    assert len({id(breaker) for breaker in breakers}) == 3

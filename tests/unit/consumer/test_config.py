@@ -563,6 +563,11 @@ def test_002_12_a_preferred_size_must_fit_a_batch(file: Path, sizes: Sequence[in
         assert f"preferred_batch_sizes: {refused} is not within 1 and max_batch_size=8" in refusal(file, parts)
 
 
+def test_a_linger_in_which_a_lone_request_would_expire_is_refused(file: Path) -> None:
+    parts = {"batching": {"linger_ms": 1000}, "limits": {"request_ttl_ms": 1000}}
+    assert "batching.linger_ms=1000 is not less than limits.request_ttl_ms=1000" in refusal(file, parts)
+
+
 def test_a_flow_that_holds_no_full_batch_is_refused(file: Path) -> None:
     parts = {"batching": {"max_batch_size": 8}, "limits": {"max_in_flight": 7}}
     assert "limits.max_in_flight=7 is less than batching.max_batch_size=8" in refusal(file, parts)
@@ -611,6 +616,13 @@ def test_exactly_once_reads_committed_requests_and_offsets_alone(file: Path) -> 
         pytest.param({"replies": ["replies", "^("]}, "'^(' is no regular expression", id="a broken pattern"),
         pytest.param({"replies": ["replies", "^re.*"]}, "'^re.*' matches the request topic 'requests'", id="too wide"),
         pytest.param({"replies": ["requests"]}, "'requests' is also a request topic", id="answers as requests"),
+        pytest.param({"requests": ["a", "a"]}, "requests: a, a names a topic twice", id="twice"),
+        pytest.param({"dead_letters": "replies"}, "'replies' is for replies and for dead letters", id="both in one"),
+        pytest.param(
+            {"replies": ["replies", "^dead.*"], "dead_letters": "dead"},
+            "'^dead.*' matches the dead-letter topic 'dead'",
+            id="clients among the letters",
+        ),
         pytest.param({"dead_letters": "requests"}, "'requests' is also a request topic", id="letters as requests"),
         pytest.param({"requests": ["a b"]}, "'a b' is no topic name", id="a space in a request topic"),
         pytest.param({"replies": ["replies", "ä"]}, "'ä' is no topic name", id="an umlaut in a reply topic"),

@@ -6,9 +6,11 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 
@@ -504,20 +506,79 @@ def test_a_model_that_neither_packs_nor_pads_says_so() -> None:
 
 
 class Counts(Answering):
-    """Pads, and says how much, which the costs of its rows tell already."""
+    """Pads, and says how much, since the costs of its rows do not."""
 
     def padding(self, batch: Any) -> float | None:
         return 0.2
 
 
-@pytest.mark.parametrize("model", [Answering, Counts])
-def test_a_model_that_pads_says_so(model: type[Model]) -> None:
+class Miscounts(Answering):
+    def padding(self, batch: Any) -> float | None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("model", "padding"), [(Answering, 0.25), (Counts, 0.2), (Miscounts, 0.25)])
+def test_a_model_that_pads_says_so(model: type[Model], padding: float) -> None:
     bench = Bench(model())
     bench.instance.load()
     assert bench.metrics.registry.get_sample_value("forebay_packing", {"scheme": "none"}) == 1
-    bench.run(make_item(0, cost=100), make_item(1, cost=50))
+    assert codes(bench.run(make_item(0, cost=100), make_item(1, cost=50))) == {0: None, 1: None}
     assert bench.metric("batch_cost_sum") == 200
-    assert (bench.metric("padding_ratio_sum"), bench.metric("padding_ratio_count")) == (0.25, 1)
+    assert (bench.metric("padding_ratio_sum"), bench.metric("padding_ratio_count")) == (padding, 1)
+
+
+def test_a_buffer_that_the_next_pass_writes_to_changes_no_answer() -> None:
+    """Answers are written out by another thread, while that pass runs."""
+
+    class Reusing(Answering):
+        out = np.zeros(4)
+
+        def forward(self, batch: Sequence[Any]) -> Any:
+            self.out[: len(batch)] = [float(row) for row in batch]
+            return self.out[: len(batch)]
+
+    bench = Bench(Reusing(), rules=Rules(max_rows=2))
+    bench.instance._publish = bench.published.extend
+    bench.feed.put([make_item(offset) for offset in range(4)])
+    bench.feed.drain()
+    serving = threading.Thread(target=bench.instance.serve, daemon=True)
+    serving.start()
+    bench.feed.wait_below(1)
+    bench.feed.close()
+    serving.join(10)
+    assert [[*outcome.outputs] for outcome in bench.published if isinstance(outcome, Success)] == [[0], [1], [2], [3]]
+
+
+def test_what_a_model_takes_out_of_the_parameters_stays_in_those_of_the_others() -> None:
+    class Pops(Answering):
+        def postprocess(self, output: Any, rows: Sequence[Any], parameters: Any) -> Sequence[Any]:
+            return [parameters.pop("k")] * len(rows)
+
+    bench = Bench(Pops())
+    item = make_item(0)
+    item = replace(item, parameters={"k": 3})
+    bench.run(item)
+    assert item.parameters == {"k": 3}
+
+
+@pytest.mark.parametrize("output", [{1, 2}, b"bytes", object()])
+def test_a_model_whose_output_is_no_json_does_not_start(output: Any) -> None:
+    class Odd(Answering):
+        def postprocess(self, output_: Any, rows: Sequence[Any], parameters: Any) -> Sequence[Any]:
+            return [output] * len(rows)
+
+    with pytest.raises(ModelUnavailable, match=r"the warm-up failed on cpu: .*JSON serializable"):
+        Bench(Odd()).instance.warm_up(lambda _: ["a"], [1], 1)
+
+
+def test_what_a_model_gives_one_by_one_is_taken_in_the_warm_up_too() -> None:
+    class Yields(Answering):
+        def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Any:
+            yield from rows
+
+    bench = Bench(Yields())
+    bench.instance.warm_up(lambda _: (row for row in ["a", "b"]), [1, 2], 1)  # type: ignore[arg-type, return-value]
+    assert bench.metric("warmup_passes_total") == 4
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,12 @@ def test_a_wait_ends_with_the_first_end_and_with_a_stop() -> None:
         seen.append(locks.wait(hold, 60))
         seen.append(locks.wait(hold, 60))
 
-    thread = threading.Thread(target=consumer)
+    thread = threading.Thread(target=consumer, daemon=True)
     thread.start()
     locks.done([first])
     locks.stop()
-    thread.join()
+    thread.join(30)
+    assert not thread.is_alive()
     assert sum(map(len, seen)) == 1
 
 

@@ -84,6 +84,18 @@ def test_a_result_that_its_topic_cannot_get_becomes_an_error_on_the_default_one_
     assert found.message == "header reply-topic: 'mine-7' is not there; leave it out for 'replies'"
 
 
+def test_an_error_of_many_words_keeps_its_code_and_its_letter() -> None:
+    writer = Writer(Routes(["replies"]), "dead", Model("m"), {})
+    reply, letter = named(writer, "replies", Code.MODEL_ERROR)
+    assert writer.instead(reply) == [reply]
+    found = read_reply(reply.key, reply.value, None)
+    assert isinstance(found, Failure)
+    assert (found.code, found.message) == (Code.MODEL_ERROR, "what there is to say is more than the reply topic takes")
+    assert letter.letter
+    with pytest.raises(FatalError, match="takes not even a small error"):
+        writer.instead(reply)
+
+
 def test_an_error_that_its_topic_cannot_get_goes_to_the_default_one_and_its_letter_stays() -> None:
     writer = Writer(Routes(["replies", "^mine-.*"]), "dead", Model("m"), {})
     reply, letter = named(writer, "mine-7", Code.POISON)

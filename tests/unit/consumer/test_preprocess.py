@@ -3,12 +3,14 @@
 import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import sleep
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
+from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost, FatalError
 from forebay_consumer.expiry import Expiry
@@ -429,6 +431,7 @@ class Stage:
         feed_takes: Callable[[Claim], bool] = any_claim,
         threads: int = 1,
         chunk: int = 4,
+        most_waiting: int = 1000,
     ) -> None:
         self.window = Window(Rules())
         self.flow = Flow(1000, 1_000_000)
@@ -438,9 +441,10 @@ class Stage:
         self.given_up: list[tuple[int, str]] = []
         self.model = model or Upper()
         self.dog = Watched()
+        self.feed = Feed(self.window, feed_takes, ManualClock())
         self.stage = Preprocess(
             Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 10_000),
-            Feed(self.window, feed_takes, ManualClock()),
+            self.feed,
             self.flow,
             takes,
             self.published.extend,
@@ -450,6 +454,8 @@ class Stage:
             threads,
             chunk,
             self.dog,
+            Breaker(8, 0.5),
+            most_waiting,
             ManualClock(),
         )
 
@@ -512,6 +518,37 @@ def test_items_whose_partition_was_revoked_while_they_were_prepared_are_given_up
     made.run(make_record(0), make_record(1, partition=1))
     assert made.given_up == [(1, "revoked")]
     assert made.waiting == [0]
+
+
+def test_a_model_that_can_prepare_nothing_ends_the_worker_before_the_topic_is_empty() -> None:
+    made = Stage(Upper(bad=ConnectionError("the feature store")), chunk=4)
+    made.run(*(make_record(offset, value=b"bad") for offset in range(100)))
+    with pytest.raises(ModelFails, match="of the last 8 requests failed"):
+        made.failure.check()
+    assert len(made.published) == 4
+
+
+def test_requests_of_many_rows_are_prepared_no_further_than_may_wait() -> None:
+    made = Stage(chunk=1, most_waiting=3)
+    with made.stage:
+        made.stage.submit([make_record(n, value=b'{"inputs": ["a", "b"]}') for n in range(4)])
+        while made.window.rows < 4:
+            sleep(0.001)
+        assert made.stage._chunks.qsize() >= 1, "one is taken up and waits"
+        made.feed.drain()
+        while made.window.rows or not made.stage._chunks.empty():
+            made.feed.pull()
+
+
+def test_what_a_model_takes_out_of_the_parameters_stays_in_those_of_the_others() -> None:
+    class Pops(Upper):
+        def preprocess(self, rows: Sequence[Any], parameters: Any) -> Sequence[Any]:
+            parameters.pop("k")
+            return rows
+
+    body = b'{"inputs": ["a"], "parameters": {"k": 3}}'
+    items, _ = run(make_record(0, value=body), make_record(1, value=body), model=Pops())
+    assert [item.parameters for item in items.values()] == [{"k": 3}, {"k": 3}]
 
 
 def test_two_threads_prepare_at_the_same_time() -> None:

@@ -4,7 +4,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from forebay_consumer.flow import Flow
+from forebay_consumer.flow import Flow, Room
 from forebay_consumer.pace import FEW, Pace
 from forebay_consumer.record import Record
 from forebay_consumer.worker import Worker
@@ -17,6 +17,7 @@ class Site(Flow):
     def __init__(self, *polls: int) -> None:
         super().__init__(10_000, 10_000_000)
         self.said: list[str] = []
+        self.rooms: list[int] = []
         self._polls = iter(polls)
         intake = MagicMock(poll=self._poll)
         ledger = MagicMock(uncovered=0, take=list)
@@ -25,12 +26,13 @@ class Site(Flow):
         others = [MagicMock() for _ in range(9)]
         self.worker = Worker(
             intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self,
-            Pace(self, 1.0, ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 1, MagicMock(),
-            MagicMock(), ManualClock(),
+            Pace(self, 1.0, ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 10_000,
+            MagicMock(), MagicMock(), ManualClock(),
         )  # fmt: skip
 
-    def _poll(self, *_: object, **__: object) -> list[Record]:
+    def _poll(self, room: Room, **_: object) -> list[Record]:
         self.said.append("poll")
+        self.rooms.append(room.rows)
         return [make_record(offset) for offset in range(next(self._polls))]
 
     def wait_empty(self, timeout_s: float) -> None:
@@ -66,6 +68,24 @@ def test_with_no_room_only_who_chooses_a_suspect_reads_on(
     assert site.intake.read_only.call_args.args == ((suspects if reads_on else ()),)
 
 
+def test_too_much_uncommitted_does_not_keep_out_the_suspect_that_all_wait_for() -> None:
+    site = Site(0)
+    site.worker._ledger.uncovered = 10_000  # type: ignore[misc]
+    site.trials.configure_mock(suspicious=True, choosing=False)
+    site.worker._turn()
+    assert site.said == []
+    site.trials.configure_mock(choosing=True)
+    site.worker._turn()
+    assert site.said == ["poll"]
+
+
+def test_no_more_is_polled_than_may_be_uncommitted() -> None:
+    site = Site(0)
+    site.worker._max_uncommitted, site.worker._ledger.uncovered = 10, 7  # type: ignore[misc]
+    site.worker._turn()
+    assert site.rooms == [3]
+
+
 def test_nobody_waits_for_what_an_earlier_life_has_answered_or_is_poison() -> None:
     site = Site(3, 1)
     site.worker._ledger.take = lambda records: list(records)[:1]  # type: ignore[method-assign]
@@ -75,6 +95,14 @@ def test_nobody_waits_for_what_an_earlier_life_has_answered_or_is_poison() -> No
     site.trials.admit = lambda _: ([], [poison])
     site.worker._turn()
     assert site.worker._feed.passed.call_args.args == ([poison],)  # type: ignore[attr-defined]
+
+
+def test_poison_is_answered_before_anything_beside_it_runs() -> None:
+    site, told = Site(0), MagicMock()
+    site.worker._preprocess, site.worker._replies = told.preprocess, told.replies
+    site.trials.admit = lambda _: ([make_record(1)], [make_record(0)])
+    site.worker._turn()
+    assert [call[0] for call in told.method_calls] == ["replies.publish", "preprocess.submit"]
 
 
 def test_what_must_be_answered_is_answered_while_the_worker_drains() -> None:
