@@ -1,4 +1,4 @@
-"""What batches really form on a real broker. Times are read from the replies, never from the wall."""
+"""What batches really form on a real broker. Times are read from replies; the wall tells what took no less."""
 
 import json
 import random
@@ -54,12 +54,14 @@ def test_000_4_no_batch_exceeds_the_batch_size(pipeline: Pipeline, tmp_path: Pat
 def test_000_5_a_lone_request_waits_for_the_linger(pipeline: Pipeline, tmp_path: Path) -> None:
     with served(pipeline, tmp_path, linger_ms=300) as worker:
         worker.wait_serving()
+        sent = time.monotonic()
         pipeline.send_all(texts(1))
         (reply,) = pipeline.reader().wait_for(1)
+        took_s = time.monotonic() - sent
         (batch,) = wait_until(lambda: worker.lines("batch_done"), "the batch is logged")
     assert isinstance(reply, Result)
     assert batch["trigger"] == "linger"
-    assert reply.timing["linger_ms"] >= 290, "the clock starts at the poll, a little before the window"
+    assert took_s >= 0.3, "the clock starts at the poll, which comes after the sending"
 
 
 def test_without_a_batch_size_one_is_found_before_the_first_request(pipeline: Pipeline, tmp_path: Path) -> None:
