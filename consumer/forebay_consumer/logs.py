@@ -61,8 +61,8 @@ class Seldom:
         self._lock = threading.Lock()
         self._said: dict[str, tuple[float, int]] = {}  # when last, and how often it was left out since
 
-    def __call__(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if event.get("action") not in _OF_THE_CLIENT:
+    def __call__(self, _logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if event.get("action") not in _OF_THE_CLIENT or method == "debug":
             return event
         key = _GROWS.sub("", f"{event['action']} {event.get('text')} {event.get('error')}")
         now = self._clock()
@@ -116,5 +116,5 @@ def client_logger() -> logging.Logger:
     if not logger.handlers:
         logger.addHandler(ClientLog())
         logger.propagate = False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)  # it says so much only where `kafka.debug` asks for it
     return logger

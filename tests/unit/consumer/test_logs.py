@@ -96,6 +96,14 @@ def test_what_the_client_repeats_is_said_once_in_a_while_with_how_often_it_was_l
     assert "after 0ms" in said[0]["text"]
 
 
+def test_all_that_kafka_debug_asks_for_is_said_at_the_level_of_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    for level, lines in (("info", 0), ("debug", 2)):
+        configure(LoggingSettings(format="json", level=level))
+        for _ in range(2):
+            client_logger().debug("GRPHEARTBEAT [thrd:main]: Heartbeat for group")
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_it_is_said_again_after_a_while() -> None:
     manual = ManualClock()
     seldom = Seldom(manual)
