@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Final
 
 from forebay_consumer.errors import FatalError
-from forebay_consumer.record import Fault, Item, Outcome
+from forebay_consumer.record import Fault, Outcome
 from forebay_schemas import Code
 
 COUNTED: Final = frozenset({Code.MODEL_ERROR, Code.OUT_OF_MEMORY, Code.INTERNAL})
@@ -23,7 +23,7 @@ class ModelFails(FatalError):
 
 
 class Breaker:
-    """Thread-safe. Watches the last `window` outcomes of one copy's passes, or of what is prepared for all.
+    """Thread-safe. Watches the last `window` outcomes of one copy's passes.
 
     Args:
         share: of them that may fail, 0 to 1; more stops the worker. 1 never does.
@@ -36,8 +36,8 @@ class Breaker:
         self._window = window
         self._failures = 0
 
-    def check(self, outcomes: Sequence[Outcome | Item]) -> None:
-        """Note the outcomes of one batch, or what became of one chunk, before any of them is published.
+    def check(self, outcomes: Sequence[Outcome]) -> None:
+        """Note the outcomes of one batch, before any of them is published.
 
         Raises:
             ModelFails: the window is full, and more than the share of it failed. None of these may be published.

@@ -198,8 +198,6 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         threads=limits.preprocess_threads,
         chunk=max(largest, 32),
         watchdog=Watchdog(_seconds(limits.preprocess_timeout_ms), alarm),
-        breaker=breaker(),
-        most_waiting=in_flight,
     )
     health = Health(stuck_after_s=mode.max_poll_s)
     return Worker(

@@ -413,7 +413,7 @@ class RetrySettings(Part):
         float, Field(ge=0, le=3_600_000, description="What the bound on a wait never exceeds.")
     ] = 5_000
     breaker_window: Annotated[
-        int, Field(ge=1, le=1_000_000, description="How many of the last requests the breaker looks at.")
+        int, Field(ge=1, le=1_000_000, description="How many of a copy's last requests its breaker looks at.")
     ] = 200
     breaker_share: Annotated[
         float,

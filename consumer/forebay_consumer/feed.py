@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from threading import Condition, RLock
+from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.record import Claim, Item, Record
@@ -28,9 +28,7 @@ class Feed:
         self._takes = takes
         self._ends = ends
         self._clock = clock
-        lock = RLock()
-        self._changed = Condition(lock)
-        self._fewer = Condition(lock)
+        self._changed = Condition()
         self._closed = False
 
     @property
@@ -58,11 +56,6 @@ class Feed:
             self._window.passed(records)
             self._changed.notify_all()
 
-    def wait_below(self, rows: int) -> None:
-        """Block while so many rows wait, or more; not once closed."""
-        with self._changed:
-            self._fewer.wait_for(lambda: self._window.rows < rows or self._closed)
-
     def pull(self) -> Batch | None:
         """Block until a batch is due; None once closed."""
         with self._changed:
@@ -71,7 +64,6 @@ class Feed:
                 ends = self._ends(self._window.rows)
                 batch = self._window.take(now, ends)
                 if batch is not None:
-                    self._fewer.notify_all()
                     return batch
                 due = self._window.due_s(ends)
                 self._changed.wait(None if due is None else max(0.0, due - now))
@@ -85,7 +77,6 @@ class Feed:
     def drop(self) -> list[Item]:
         """Remove what waits of partitions that may no longer be started."""
         with self._changed:
-            self._fewer.notify_all()
             return self._window.drop(lambda claim: not self._takes(claim))
 
     def drain(self) -> None:
@@ -111,4 +102,3 @@ class Feed:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._fewer.notify_all()

@@ -13,7 +13,6 @@ import orjson
 import structlog
 
 import forebay_schemas as schemas
-from forebay_consumer.breaker import Breaker
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.detail import Detail, tell
 from forebay_consumer.errors import BatchError, FatalError
@@ -223,11 +222,7 @@ def _parameters_key(parameters: Mapping[str, Any]) -> bytes:
 
 
 class Preprocess:
-    """The stage: threads that run a `Preprocessor` on chunks and fill the feed. A context manager.
-
-    Args:
-        most_waiting: with so many rows in the feed, no further chunk is begun.
-    """
+    """The stage: threads that run a `Preprocessor` on chunks and fill the feed. A context manager."""
 
     def __init__(
         self,
@@ -242,8 +237,6 @@ class Preprocess:
         threads: int,
         chunk: int,
         watchdog: Watchdog,
-        breaker: Breaker,
-        most_waiting: int,
         clock: Clock = monotonic,
     ) -> None:
         self._preprocessor = preprocessor
@@ -255,8 +248,6 @@ class Preprocess:
         self._metrics = metrics
         self._chunk = chunk
         self._watchdog = watchdog
-        self._breaker = breaker
-        self._most_waiting = most_waiting
         self._clock = clock
         self._chunks: SimpleQueue[Sequence[Record] | None] = SimpleQueue()
         self._threads = [
@@ -287,7 +278,6 @@ class Preprocess:
 
     def _run(self, thread: int) -> None:
         while (records := self._chunks.get()) is not None:
-            self._feed.wait_below(self._most_waiting)  # a request may have many rows, which only its decoding tells
             started = self._clock()
             kept: list[Record] = []
             gone: list[Record] = []
@@ -300,7 +290,6 @@ class Preprocess:
                 items, faults = self._preprocessor.run(records)
             finally:
                 self._watchdog.disarm(thread)
-            self._breaker.check([*items, *faults])
             took_s = self._clock() - started
             self._metrics.preprocess.observe(took_s)
             if records:

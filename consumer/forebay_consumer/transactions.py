@@ -319,6 +319,7 @@ class Transactions:
         except _Aborted:
             done = False
         except _Unknown:
+            self.refused = True  # until it is known: who waits for it is to poll on
             self._begin_anew()  # the broker ends the old transaction first, in one way or the other
             done = self._happened(commits, answers)
         self.refused = not done

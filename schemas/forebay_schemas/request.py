@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
-from math import inf, prod
+from math import inf, nextafter, prod
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -555,10 +555,14 @@ def _check_elements(flat: list[Any], datatype: str, where: str) -> None:
             )
 
 
+# What rounds to float32's largest: its shortest text, 3.4028235e38, is above it.
+_LARGEST_FP32: Final = nextafter(2.0**128 - 2.0**103, 0.0)
+
+
 @cache
 def _bounds(datatype: str) -> tuple[float, float]:
     if datatype.startswith("FP"):
-        most = {"FP16": 65504.0, "FP32": 3.4028234663852886e38}.get(datatype, inf)
+        most = {"FP16": 65504.0, "FP32": _LARGEST_FP32}.get(datatype, inf)
         return -most, most
     bits = int(datatype.partition("INT")[2])
     return (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

@@ -58,6 +58,7 @@ CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
         "heartbeat.interval.ms": 3_000,
     }
 )
+REJOIN_SPARE_S: Final = 30.0
 BROKERS_SESSION_MS: Final = 45_000  # `group.consumer.session.timeout.ms`, unless a broker says otherwise
 AFTER_OUTAGE: Final = 2  # sessions after it within which a partition that was lost finds its next owner
 # A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition added so lately
@@ -124,6 +125,7 @@ class GroupIntake:
             **(CLASSIC if classic else {}),
             **consumer_settings(kafka),
         }
+        self._tells_of_nothing = classic  # that protocol tells each member of each rebalance, be it of no partitions
         self._topics = list(topics)
         self._start = start
         self._listener = listener
@@ -137,6 +139,7 @@ class GroupIntake:
         self._epochs = count(1)
         self._snapshot = Snapshot()
         self._joined = False
+        self._out_since: float | None = None  # partitions were lost, and the group has said nothing since
         session_s = int(self._settings.get("session.timeout.ms", BROKERS_SESSION_MS)) / 1000
         self._outage_s = AFTER_OUTAGE * session_s
         self._reachable = Reachable(self._topics[0], clock, session_s / 2)
@@ -303,7 +306,9 @@ class GroupIntake:
         now = self._clock()
         self._know_group()
         self._reachable.ask(self._consumer)
-        if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == self._joined:
+        self._check_back(now)
+        joined = self._joined and self._out_since is None
+        if now - self._lag_at < LAG_EVERY_S and self._snapshot.joined == joined:
             return
         self._lag_at = now
         # The client knows no position before the first delivery.
@@ -312,7 +317,22 @@ class GroupIntake:
         ends = self._ends(positions)
         lag = {claim: max(0, end - positions[claim]) for claim, end in ends.items()}
         self._lagging = {claim for claim in known if lag.get(claim, 0) > 0}
-        self._snapshot = Snapshot(self._joined, lag, ends, self._reachable.up, len(self._claims))
+        self._snapshot = Snapshot(joined, lag, ends, self._reachable.up, len(self._claims))
+
+    def _check_back(self, now: float) -> None:
+        """End where brokers answer and the group gives nothing back for longer than its slowest member may take.
+
+        The client was seen to sit so for a minute and more after an outage, polled all the while [librdkafka 2.16].
+        """
+        if self._out_since is None:
+            return
+        if not self._reachable.up:
+            self._out_since = now
+        elif now - self._out_since > self.max_poll_s + REJOIN_SPARE_S:
+            self._fatal = self._fatal or KafkaFailure(
+                f"Kafka: partitions were lost, and for {now - self._out_since:.0f} s the group "
+                f"{self._settings['group.id']!r} has given none, though brokers answer; {RESTART}"
+            )
 
     def _know_group(self) -> None:
         if self._transactional and self._joined:
@@ -388,6 +408,7 @@ class GroupIntake:
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._joined = True
+        self._out_since = None
         try:
             starts = self._starts(consumer, partitions)
         except KafkaFailure as error:
@@ -418,6 +439,7 @@ class GroupIntake:
         claims = self._leave(partitions)
         self._group = None
         self._lost_at = self._clock()
+        self._out_since = self._lost_at if self._tells_of_nothing else None
         for claim in claims:
             self._claims.pop((claim.topic, claim.partition), None)
         self._listener.lost(claims)

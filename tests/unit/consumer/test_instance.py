@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -543,7 +544,8 @@ def test_a_buffer_that_the_next_pass_writes_to_changes_no_answer() -> None:
     bench.feed.drain()
     serving = threading.Thread(target=bench.instance.serve, daemon=True)
     serving.start()
-    bench.feed.wait_below(1)
+    while len(bench.published) < 4:
+        sleep(0.001)
     bench.feed.close()
     serving.join(10)
     assert [[*outcome.outputs] for outcome in bench.published if isinstance(outcome, Success)] == [[0], [1], [2], [3]]

@@ -3,14 +3,12 @@
 import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from time import sleep
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
-from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost, FatalError
 from forebay_consumer.expiry import Expiry
@@ -431,7 +429,6 @@ class Stage:
         feed_takes: Callable[[Claim], bool] = any_claim,
         threads: int = 1,
         chunk: int = 4,
-        most_waiting: int = 1000,
     ) -> None:
         self.window = Window(Rules())
         self.flow = Flow(1000, 1_000_000)
@@ -454,8 +451,6 @@ class Stage:
             threads,
             chunk,
             self.dog,
-            Breaker(8, 0.5),
-            most_waiting,
             ManualClock(),
         )
 
@@ -518,26 +513,6 @@ def test_items_whose_partition_was_revoked_while_they_were_prepared_are_given_up
     made.run(make_record(0), make_record(1, partition=1))
     assert made.given_up == [(1, "revoked")]
     assert made.waiting == [0]
-
-
-def test_a_model_that_can_prepare_nothing_ends_the_worker_before_the_topic_is_empty() -> None:
-    made = Stage(Upper(bad=ConnectionError("the feature store")), chunk=4)
-    made.run(*(make_record(offset, value=b"bad") for offset in range(100)))
-    with pytest.raises(ModelFails, match="of the last 8 requests failed"):
-        made.failure.check()
-    assert len(made.published) == 4
-
-
-def test_requests_of_many_rows_are_prepared_no_further_than_may_wait() -> None:
-    made = Stage(chunk=1, most_waiting=3)
-    with made.stage:
-        made.stage.submit([make_record(n, value=b'{"inputs": ["a", "b"]}') for n in range(4)])
-        while made.window.rows < 4:
-            sleep(0.001)
-        assert made.stage._chunks.qsize() >= 1, "one is taken up and waits"
-        made.feed.drain()
-        while made.window.rows or not made.stage._chunks.empty():
-            made.feed.pull()
 
 
 def test_what_a_model_takes_out_of_the_parameters_stays_in_those_of_the_others() -> None:

@@ -322,6 +322,7 @@ def test_model_and_parameters_of_a_body_are_read_and_a_header_comes_before() -> 
         pytest.param([tensor(["a", "b"], "BYTES", [1, 2])], [["a", "b"]], id="[1, n] strings are one row"),
         pytest.param([tensor([True, False], "BOOL")], [True, False], id="booleans"),
         pytest.param([tensor([1, 2.5], "FP32")], [1, 2.5], id="whole numbers among fractions"),
+        pytest.param([tensor([-3.4028235e38], "FP32")], [-3.4028235e38], id="the least of float32, as it is written"),
         pytest.param([tensor(["YQ=="], "BYTES", parameters={"content_type": "base64"})], [b"a"], id="BYTES in base64"),
         pytest.param(
             [tensor(["YQ=="], "BYTES", parameters={"content_type": "pillow_image"})], [b"a"], id="MLServer's image"
@@ -391,7 +392,7 @@ def test_a_byte_order_mark_is_no_part_of_the_value(content_type: bytes | None) -
         ),
         pytest.param([tensor([70000], "FP16")], "invalid_request", "-65504.0 to 65504.0, got 70000", id="beyond FP16"),
         pytest.param(
-            [tensor([0.5, -1e39], "FP32")], "invalid_request", "data[1]: expected an element of FP32", id="FP32"
+            [tensor([0.5, -3.4028236e38], "FP32")], "invalid_request", "data[1]: expected an element of FP32", id="FP32"
         ),
         pytest.param([tensor([-1], "UINT64")], "invalid_request", "0 to 18446744073709551615, got -1", id="below zero"),
         pytest.param([tensor([128], "INT8")], "invalid_request", "-128 to 127, got 128", id="beyond a signed byte"),

@@ -251,6 +251,43 @@ def test_an_assignment_soon_after_an_outage_is_told_as_such(
     assert [start.outage for start in told] == [outage]
 
 
+def test_a_client_that_does_not_come_back_after_a_loss_is_unready_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, clock = FakeConsumer(), ManualClock(100.0)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, clock=clock)
+    intake.open()
+
+    def joined() -> bool:
+        intake.poll(Room(1, 1))
+        return intake.snapshot.joined
+
+    assert joined()
+    intake._on_lost(consumer, [TopicPartition("requests", 0)])
+    clock.advance(intake.max_poll_s)
+    intake._reachable.up = False
+    monkeypatch.setattr(intake._reachable, "ask", lambda _: None)
+    assert not joined()
+    intake._reachable.up = True
+    clock.advance(intake.max_poll_s + module.REJOIN_SPARE_S)
+    intake.poll(Room(1, 1))
+    clock.advance(1)
+    with pytest.raises(FatalError, match="for 331 s the group 'mine' has given none, though brokers answer; restart"):
+        intake.poll(Room(1, 1))
+
+
+def test_who_gets_partitions_back_after_a_loss_is_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, clock = FakeConsumer(), ManualClock(100.0)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, clock=clock)
+    intake.open()
+    intake.poll(Room(1, 1))
+    intake._on_lost(consumer, [TopicPartition("requests", 0)])
+    intake._on_assign(consumer, [])  # there are more workers than partitions
+    clock.advance(10 * intake.max_poll_s)
+    intake.poll(Room(1, 1))
+    assert intake.snapshot.joined
+
+
 def test_the_prefetch_is_never_more_than_the_client_takes() -> None:
     intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 2**40)
     Consumer({**intake._settings, "bootstrap.servers": "127.0.0.1:1", "log_level": 0}).close()
