@@ -111,9 +111,7 @@ class Instance:
                         raise bad
                     for _ in range(count):
                         outputs, _ = self._pass(prepared, {})
-                        result_body(
-                            Envelope("warm-up"), Served("warm-up", ""), list(outputs), {}
-                        )  # or it cannot answer
+                        _check_json(outputs)
                         self._metrics.warmups.inc()
                 except Exception as error:
                     raise ModelUnavailable(f"the warm-up failed on {self._device}: {error}") from error
@@ -395,6 +393,11 @@ class Instances:
         if found is not None:
             self._feed.bound(found.max_rows, found.max_cost)
             self._metrics.bounded(found.max_rows, found.max_cost)
+
+
+def _check_json(outputs: Sequence[Any]) -> None:
+    """Raises TypeError where no reply could be written of these."""
+    result_body(Envelope("warm-up"), Served("warm-up", ""), list(outputs), {})
 
 
 def _own(outputs: Any) -> Any:

@@ -277,7 +277,7 @@ class Trials:
                         self._convicts.remove((claim, offset))
                     elif ran:
                         self._survived.setdefault((claim.topic, claim.partition), set()).add(offset)
-                        self._clear(claim, offset)
+                        self._acquit(claim, offset)
             if self._suspicious:
                 self._look()
 
@@ -306,14 +306,14 @@ class Trials:
         with self._lock:
             partition = self._partitions[claim]
             partition.asking = True
-            self._pass(partition, mark)
+            self._forget_answered(partition, mark)
             return self._said(partition, mark)
 
     def parting(self, claim: Claim, mark: Mark) -> Progress:
         """What the last commit of an assignment says, which a process that lives hands over."""
         with self._lock:
             partition = self._partitions[claim]
-            self._pass(partition, mark)
+            self._forget_answered(partition, mark)
             return self._last(partition, mark)
 
     def accepted(self, claim: Claim, told: Progress) -> None:
@@ -349,14 +349,14 @@ class Trials:
 
     # ---- inside, under the lock
 
-    def _clear(self, claim: Claim, offset: int) -> None:
+    def _acquit(self, claim: Claim, offset: int) -> None:
         """A record of a lost assignment ran to its end: where the partition is back, nothing speaks against it."""
         for other, partition in self._partitions.items():
             same = (other.topic, other.partition) == (claim.topic, claim.partition)
             if same and partition.found is not None and partition.found.offset == offset:
                 partition.found = None
 
-    def _pass(self, partition: _Partition, mark: Mark) -> None:
+    def _forget_answered(self, partition: _Partition, mark: Mark) -> None:
         """What was on trial is answered, though it was not seen here."""
         if partition.found is not None and partition.found.offset < mark.offset:
             partition.found = None

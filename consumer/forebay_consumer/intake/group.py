@@ -125,7 +125,7 @@ class GroupIntake:
             **(CLASSIC if classic else {}),
             **consumer_settings(kafka),
         }
-        self._tells_of_nothing = classic  # that protocol tells each member of each rebalance, be it of no partitions
+        self._classic = classic
         self._topics = list(topics)
         self._start = start
         self._listener = listener
@@ -439,7 +439,8 @@ class GroupIntake:
         claims = self._leave(partitions)
         self._group = None
         self._lost_at = self._clock()
-        self._out_since = self._lost_at if self._tells_of_nothing else None
+        # Only there is each member told of each rebalance, though it gets no partitions.
+        self._out_since = self._lost_at if self._classic else None
         for claim in claims:
             self._claims.pop((claim.topic, claim.partition), None)
         self._listener.lost(claims)

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -539,15 +538,16 @@ def test_a_buffer_that_the_next_pass_writes_to_changes_no_answer() -> None:
             return self.out[: len(batch)]
 
     bench = Bench(Reusing(), rules=Rules(max_rows=2))
-    bench.instance._publish = bench.published.extend
+
+    def publish(outcomes: Sequence[Outcome]) -> None:
+        bench.published += outcomes
+        if len(bench.published) == 4:
+            bench.feed.close()
+
+    bench.instance._publish = publish
     bench.feed.put([make_item(offset) for offset in range(4)])
     bench.feed.drain()
-    serving = threading.Thread(target=bench.instance.serve, daemon=True)
-    serving.start()
-    while len(bench.published) < 4:
-        sleep(0.001)
-    bench.feed.close()
-    serving.join(10)
+    bench.instance.serve()
     assert [[*outcome.outputs] for outcome in bench.published if isinstance(outcome, Success)] == [[0], [1], [2], [3]]
 
 
