@@ -14,6 +14,8 @@ from support.worker import WorkerProcess, wait_until
 
 REQUESTS = 400
 BATCH = 16
+LATER = 4 * 3 * BATCH
+"""Requests that the dead worker never saw, however far it came: on each partition more than it may hold."""
 FEW, MORE, SEEDS = 5, 10, 20
 PASS_S = 0.02
 
@@ -23,7 +25,7 @@ def _settings(pipeline: Pipeline, pass_s: float = 0.0) -> dict[str, object]:
         model={"options": {"pass_s": pass_s}},
         batching={"max_batch_size": BATCH, "linger_ms": 5},
         delivery={"commit_interval_ms": 50},
-        # What the dead worker may have held is run one by one: with little of it, the survivor makes batches, too.
+        # What the dead worker may have held is run one by one: little of it, so that the survivor makes batches, too.
         limits={"max_in_flight": 2 * BATCH},
     )
 
@@ -39,9 +41,10 @@ def test_row_01_and_004_6_a_worker_killed_in_mid_batch_loses_nothing(
     pipeline: Pipeline, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    texts = {f"{seed}-{number}": f"text {number} of seed {seed}" for number in range(REQUESTS)}
+    texts = {f"{seed}-{number}": f"text {number} of seed {seed}" for number in range(REQUESTS + LATER)}
     kill_after = chance.randrange(1, REQUESTS // BATCH)
-    pipeline.send_all(texts.items())
+    requests = list(texts.items())
+    pipeline.send_all(requests[:REQUESTS])
     victim = WorkerProcess(tmp_path, _settings(pipeline, PASS_S), "victim")
     survivor = WorkerProcess(tmp_path, _settings(pipeline), "survivor")
     with OnlineChecker(pipeline) as checker:
@@ -53,9 +56,10 @@ def test_row_01_and_004_6_a_worker_killed_in_mid_batch_loses_nothing(
         committed = {partition: max(0, offset) for partition, offset in pipeline.committed().items()}
         answered_by_victim = before.sources()
         before.close()
+        pipeline.send_all(requests[REQUESTS:])
         with survivor:
             reader = pipeline.reader()
-            replies = reader.wait_for(REQUESTS)
+            replies = reader.wait_for(len(texts))
             wait_until(lambda: pipeline.committed() == pipeline.ends(), "all is committed")
             assert survivor.stop() == 0
         assert max(survivor.batches()) > 1
