@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, Lock
 
 from forebay_consumer.record import Record
 
@@ -24,7 +24,9 @@ class Flow:
     def __init__(self, max_rows: int, max_bytes: int) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._changed = Condition()
+        self._lock = Lock()
+        self._room = Condition(self._lock)
+        self._empty = Condition(self._lock)  # apart, that who waits for it is not woken by each that leaves
         self._rows = 0
         self._bytes = 0
 
@@ -37,23 +39,23 @@ class Flow:
         return self._bytes
 
     def room(self) -> Room:
-        with self._changed:
+        with self._lock:
             return Room(self._max_rows - self._rows, self._max_bytes - self._bytes)
 
     def wait_for_room(self, timeout_s: float) -> Room:
         """Block until there is room, at most `timeout_s`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._rows < self._max_rows and self._bytes < self._max_bytes, timeout_s)
+        with self._lock:
+            self._room.wait_for(lambda: self._rows < self._max_rows and self._bytes < self._max_bytes, timeout_s)
             return Room(self._max_rows - self._rows, self._max_bytes - self._bytes)
 
     def wait_empty(self, timeout_s: float) -> None:
         """Block until nothing is inside, at most `timeout_s`."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._rows, timeout_s)
+        with self._lock:
+            self._empty.wait_for(lambda: not self._rows, timeout_s)
 
     def enter(self, records: Iterable[Record]) -> None:
         """Count polled records, each as one row until it is decoded."""
-        with self._changed:
+        with self._lock:
             for record in records:
                 self._rows += record.rows
                 self._bytes += record.size
@@ -62,14 +64,16 @@ class Flow:
         """Correct a record's rows once they are known."""
         if rows == record.rows:
             return
-        with self._changed:
+        with self._lock:
             self._rows += rows - record.rows
             record.rows = rows
 
     def leave(self, records: Iterable[Record]) -> None:
         """Count records out: answered, or given up."""
-        with self._changed:
+        with self._lock:
             for record in records:
                 self._rows -= record.rows
                 self._bytes -= record.size
-            self._changed.notify_all()
+            self._room.notify_all()
+            if not self._rows:
+                self._empty.notify_all()

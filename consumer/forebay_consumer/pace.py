@@ -1,9 +1,9 @@
 """How soon the next poll comes.
 
 A poll for one or two requests costs nearly as much as one for many: a turn of four threads that share one interpreter
-lock, a pass, and a small batch of replies for the broker and whoever reads them. So after a poll that brought few,
-while others are inside anyway, the intake rests, and what comes meanwhile comes together. A lone client does not wait
-for it: with its answer confirmed nothing is inside.
+lock, a pass, and a small batch of replies for the broker and whoever reads them. So after a poll that took all there
+was, while others are inside anyway, the intake rests, and what comes meanwhile comes together. A lone client does not
+wait for it: with its answer confirmed nothing is inside.
 
 Where requests come so fast that a few milliseconds bring a good batch, it *gathers*: it rests for that long, whatever
 is inside. Slow machines need it most: small turns leave them no time for more. Clients that wait for their answers may
@@ -19,9 +19,9 @@ from typing import Final
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.flow import Flow
 
-FEW: Final = 24  # from here on a turn costs about what its requests cost
-WORTH: Final = 12  # a gathering rest that brings fewer gains little over what comes together by itself
-MANY: Final = 32  # of so many, what a turn costs is no longer seen
+FULL: Final = 200  # a poll that brought so many comes of a backlog: more is there, and its turn costs what they cost
+WORTH: Final = 8  # a gathering rest that brings fewer gains little over what comes together by itself
+MANY: Final = 32  # of so many, what a turn costs is hardly seen: no rest is longer than they take
 GATHER_S: Final = 0.006  # the longest rest for them
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
@@ -71,9 +71,9 @@ class Pace:
 
     def rest(self) -> None:
         """Wait before a poll, if it pays."""
-        if not 0 < self._records < min(MANY if self._gathering else FEW, self._room):
+        if not 0 < self._records < min(FULL, self._room):
             return
-        if self._gathering:
+        if self._gathering and self._records < MANY:  # else these may be all, and wait for their answers
             # Clients too few for so long a rest ask less often, which must not make it longer.
             per_s = max(self._per_s, self._rate(False))
             rest_s = min(self._gather_s, min(MANY, self._room) / per_s)

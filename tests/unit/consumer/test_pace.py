@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from forebay_consumer.flow import Flow
-from forebay_consumer.pace import FEW, GATHER_S, KEEPS, LOOK_S, MANY, PAUSE_S, REST_S, WORTH, Pace
+from forebay_consumer.pace import FULL, GATHER_S, KEEPS, LOOK_S, MANY, PAUSE_S, REST_S, WORTH, Pace
 from support.consumer import ManualClock, make_record
 
 
@@ -29,15 +29,15 @@ LINGER_S = 1.0
     [
         (0, 100, []),
         (1, 100, [REST_S]),
-        (FEW - 1, 100, [REST_S]),
-        (FEW, 100, []),
+        (FULL - 1, 1000, [REST_S]),
+        (FULL, 1000, []),
         (500, 1000, []),
         (2, 2, []),
         (2, 3, [REST_S]),
     ],
     ids=str,
 )
-def test_it_rests_after_a_poll_that_brought_few(polled: int, room: int, waited: list[float]) -> None:
+def test_it_rests_after_a_poll_that_took_all_there_was(polled: int, room: int, waited: list[float]) -> None:
     flow = Resting()
     pace = Pace(flow, LINGER_S, ManualClock())
     pace.rest()
@@ -78,7 +78,7 @@ class Polls:
 
 
 @pytest.mark.parametrize("linger_s", [LINGER_S, 0.8 * GATHER_S], ids=str)
-@pytest.mark.parametrize("records", [4, FEW, MANY - 1], ids=str)
+@pytest.mark.parametrize("records", [4, MANY - 1], ids=str)
 def test_where_a_few_milliseconds_bring_a_good_batch_it_rests_for_them(records: int, linger_s: float) -> None:
     polls = Polls(records, 2 * ENOUGH, linger_s=linger_s)
     polls.clock.advance(0.0005)
@@ -94,7 +94,7 @@ def test_it_rests_for_no_longer_than_many_take() -> None:
 
 
 def test_it_rests_for_no_more_than_there_is_room_for() -> None:
-    polls = Polls(4, 2 * ENOUGH, room=WORTH // 2)
+    polls = Polls(2, 2 * ENOUGH, room=WORTH // 2)
     polls.pace.rest()
     assert polls.slept == [pytest.approx(GATHER_S / 4, rel=0.02)]
 
@@ -127,8 +127,15 @@ def test_a_burst_that_is_over_is_forgotten() -> None:
     assert not polls.slept
 
 
-def test_a_poll_that_brought_enough_is_followed_at_once() -> None:
+def test_after_many_it_rests_no_longer_than_they_are_inside() -> None:
     polls = Polls(MANY, 2 * ENOUGH)
+    polls.pace.rest()
+    assert not polls.slept
+    assert polls.flow.waited == [REST_S]
+
+
+def test_a_poll_of_a_backlog_is_followed_at_once() -> None:
+    polls = Polls(FULL, 20 * ENOUGH)
     polls.pace.rest()
     assert not polls.slept
     assert not polls.flow.waited

@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from forebay_consumer.flow import Flow, Room
-from forebay_consumer.pace import FEW, Pace
+from forebay_consumer.pace import FULL, Pace
 from forebay_consumer.record import Record
 from forebay_consumer.worker import Worker
 from support.consumer import ManualClock, make_record
@@ -39,8 +39,8 @@ class Site(Flow):
         self.said.append("rest")
 
 
-def test_it_rests_after_a_poll_that_brought_few_and_not_after_others() -> None:
-    site = Site(1, FEW, 0, 2, 500)
+def test_it_rests_after_a_poll_that_took_all_there_was_and_not_after_others() -> None:
+    site = Site(1, FULL, 0, 2, 500)
     for _ in range(5):
         site.worker._turn()
     assert site.said == ["poll", "rest", "poll", "poll", "poll", "rest", "poll"]
