@@ -61,24 +61,6 @@ CLASSIC: Final[Mapping[str, Any]] = MappingProxyType(
 REJOIN_SPARE_S: Final = 30.0
 BROKERS_SESSION_MS: Final = 45_000  # `group.consumer.session.timeout.ms`, unless a broker says otherwise
 AFTER_OUTAGE: Final = 2  # sessions after it within which a partition that was lost finds its next owner
-# A broker that restarts, a group's coordinator that moves, a transaction that is not over, a partition added so lately
-# that the member which shares them out knows of it and we do not.
-_AWAY: Final = frozenset(
-    [
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._WAIT_COORD,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.UNSTABLE_OFFSET_COMMIT,
-    ]
-)
 RESTART: Final = "restart the worker"
 _REMEDY: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -514,7 +496,10 @@ class GroupIntake:
         return int(low), int(high)
 
     def _ask(self, look: Callable[[], Any], what: str, in_vain: str = "") -> Any:
-        """What the broker says; while it is away, again, for half of the time until the group takes us for dead.
+        """What the broker says; again, for half of the time until the group takes us for dead, where time may mend it.
+
+        A broker that restarts, a coordinator that moves, a partition so new that only the member which shares them out
+        knows of it: clients and brokers have dozens of codes for them, and few for what must be mended by people.
 
         Args:
             in_vain: what to do where it has not told by then.
@@ -525,7 +510,7 @@ class GroupIntake:
                 return look()
             except KafkaException as raised:
                 error = raised.args[0]
-                if error.code() not in _AWAY or self._clock() > until_s:
+                if error.code() in _REMEDY or error.fatal() or self._clock() > until_s:
                     never = in_vain if error.code() == KafkaError._TIMED_OUT else ""
                     raise self._ended(error, what, never or RESTART) from raised
                 self._log.warning(what + error.str(), action="asked_again", code=error.name())

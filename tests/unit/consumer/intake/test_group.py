@@ -196,7 +196,7 @@ def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
 ) -> None:
     monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
     answers = {"committed": [TopicPartition("requests", 0)], "bounds": (0, 9)}
-    client = [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._UNKNOWN_PARTITION]
+    client = [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._UNKNOWN_PARTITION, KafkaError._DESTROY_BROKER]
     errors = iter([*client, KafkaError.NOT_COORDINATOR])
 
     def away() -> Any:
