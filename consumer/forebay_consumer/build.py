@@ -211,7 +211,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         mode.settlement,
         mode.endings,
         flow,
-        Pace(flow, rules.linger_s),
+        Pace(flow, rules.linger_s, mode.full),
         health,
         HealthServer(settings.metrics, health, metrics.registry),
         metrics,

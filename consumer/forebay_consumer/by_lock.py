@@ -7,6 +7,7 @@ from forebay_consumer.feed import Feed
 from forebay_consumer.intake.share import ShareIntake
 from forebay_consumer.intake.share_group import Wishes
 from forebay_consumer.locks import Locks
+from forebay_consumer.pace import FULL
 from forebay_consumer.replies import Replies
 from forebay_consumer.roles import Mode, Setting
 from forebay_consumer.window import Window
@@ -48,4 +49,5 @@ def by_lock(setting: Setting, consumers: int) -> Mode:
         delivery.commit_interval_ms / 1000,
     )
     deliveries = Deliveries(locks, feed, keeper)
-    return Mode(intake, feed, replies, locks, deliveries, locks, keeper, poisoned, intake.max_poll_s, _NO_BOUND)
+    full = min(FULL, setting.rules.max_rows)  # a consumer brings no more, though there be
+    return Mode(intake, feed, replies, locks, deliveries, locks, keeper, poisoned, intake.max_poll_s, _NO_BOUND, full)

@@ -9,6 +9,7 @@ from forebay_consumer.commits import Commits
 from forebay_consumer.feed import Feed
 from forebay_consumer.intake.group import GroupIntake
 from forebay_consumer.ledger import Ledger
+from forebay_consumer.pace import FULL
 from forebay_consumer.progress import Commit
 from forebay_consumer.record import Claim
 from forebay_consumer.replies import Replies
@@ -118,5 +119,15 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
     )
     answer = partial(poisoned, lives=settings.retry.trials)
     return Mode(
-        intake, feed, replies, ledger, trials, settlement, books, answer, intake.max_poll_s, delivery.max_uncommitted
+        intake,
+        feed,
+        replies,
+        ledger,
+        trials,
+        settlement,
+        books,
+        answer,
+        intake.max_poll_s,
+        delivery.max_uncommitted,
+        FULL,
     )

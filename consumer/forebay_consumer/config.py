@@ -282,7 +282,7 @@ class BatchingSettings(Part):
             le=3_600_000,
             validation_alias=AliasChoices("linger_ms", "max_queue_delay_ms", "max_batch_delay"),
             description="Most time the oldest request waits for company. Higher: larger batches, more latency. From "
-            "some 2,000 requests a second on, two polls are up to 6 ms of it apart; 0 polls at once.",
+            "some 1,300 requests a second on, two polls are up to 6 ms of it apart; 0 polls at once.",
         ),
     ] = 20
     adaptive_linger: Annotated[

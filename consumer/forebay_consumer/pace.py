@@ -19,7 +19,7 @@ from typing import Final
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.flow import Flow
 
-FULL: Final = 200  # a poll that brought so many comes of a backlog: more is there, and its turn costs what they cost
+FULL: Final = 200  # what a turn costs is not seen of so many, which are mostly of a backlog
 WORTH: Final = 8  # a gathering rest that brings fewer gains little over what comes together by itself
 MANY: Final = 32  # of so many, what a turn costs is hardly seen: no rest is longer than they take
 GATHER_S: Final = 0.006  # the longest rest for them
@@ -37,12 +37,19 @@ class Pace:
 
     Args:
         linger_s: no rest is longer than a request may wait for company.
+        full: a poll that brought so many need not have taken all there was, and is followed at once.
     """
 
     def __init__(
-        self, flow: Flow, linger_s: float, clock: Clock = monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        flow: Flow,
+        linger_s: float,
+        full: int = FULL,
+        clock: Clock = monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._flow = flow
+        self._full = full
         self._gather_s = min(GATHER_S, linger_s)
         self._rest_s = min(REST_S, linger_s)
         self._clock = clock
@@ -71,7 +78,7 @@ class Pace:
 
     def rest(self) -> None:
         """Wait before a poll, if it pays."""
-        if not 0 < self._records < min(FULL, self._room):
+        if not 0 < self._records < min(self._full, self._room):
             return
         if self._gathering and self._records < MANY:  # else these may be all, and wait for their answers
             # Clients too few for so long a rest ask less often, which must not make it longer.

@@ -30,7 +30,6 @@ from forebay_consumer.record import Claim, Outcome, Record
 from forebay_consumer.send_off import SendOff
 
 BUSY_WAIT_S: Final = 0.002  # while reports are awaited; they end it
-SLOW_WAIT_S: Final = 0.005  # the same, where reports take longer and nothing waits for them, or everything does
 SEND_OFF_S: Final = 0.001  # most time of one flush; the client's thread sees it within microseconds if its core is free
 IDLE_WAIT_S: Final = 0.1
 AGAIN_AFTER_S: Final = 0.5
@@ -86,7 +85,6 @@ class Replies:
         self._again: list[tuple[float, Message]] = []  # not before that moment
         self._unconfirmed: dict[Message, None] = {}  # given to the producer and not reported on, in that order
         self._send_off = SendOff(clock)
-        self._patient = False  # all is on its way, and reports take their time: the next outcomes are waited for
         self._ended_by: Any = None  # the producer's fatal error, until there is a new producer
         self._rebuilds = Rebuilds(REBUILDS, REBUILDS_WITHIN_S, clock)
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
@@ -122,14 +120,15 @@ class Replies:
     def _run(self) -> None:
         while True:
             try:
-                busy = self._unconfirmed and not self._patient
-                chunk = self._chunks.get_nowait() if busy else self._chunks.get(timeout=self._idle_s())
+                chunk = self._chunks.get_nowait() if self._unconfirmed else self._chunks.get(timeout=self._idle_s())
             except Empty:
-                self._listen()
+                if self._send_off.due(self._unconfirmed):
+                    self._flush(SEND_OFF_S)
+                elif self._unconfirmed:
+                    self._poll(BUSY_WAIT_S)
             else:
                 if chunk is None:
                     break
-                self._patient = False
                 self._send_chunk(chunk)
             self._serve(0)
             self._reachable.ask(self._producer)
@@ -138,22 +137,7 @@ class Replies:
         self._poll(0)
 
     def _idle_s(self) -> float:
-        if self._again:
-            return BUSY_WAIT_S
-        return SLOW_WAIT_S if self._unconfirmed else IDLE_WAIT_S
-
-    def _listen(self) -> None:
-        """No outcomes are at hand: send what is kept for company, or wait for reports.
-
-        Each wake-up costs as much as a few requests, so one wait follows another only where it gains something.
-        """
-        if self._send_off.due(self._unconfirmed):
-            self._flush(SEND_OFF_S)
-            self._patient = False
-        elif self._unconfirmed and not self._patient:
-            left = self._send_off.left(self._unconfirmed)  # then new outcomes could not be sent off either
-            self._poll(SLOW_WAIT_S if left else BUSY_WAIT_S)
-            self._patient = not left
+        return BUSY_WAIT_S if self._again else IDLE_WAIT_S
 
     def _send_chunk(self, outcomes: Sequence[Outcome]) -> None:
         dropped = []

@@ -141,6 +141,7 @@ class Mode:
         poisoned: the answer to a record that admission does not let run.
         max_poll_s: a polling loop that is silent for so long is dead.
         max_uncommitted: with so many records uncovered, none is polled.
+        full: a poll that brought so many need not have taken all there was.
     """
 
     intake: Intake
@@ -153,3 +154,4 @@ class Mode:
     poisoned: Callable[[Record], Fault]
     max_poll_s: float
     max_uncommitted: int
+    full: int

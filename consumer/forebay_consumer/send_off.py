@@ -47,7 +47,3 @@ class SendOff:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._again_at = now + self._pause_s
         return True
-
-    def left(self, unconfirmed: Mapping[Any, Any]) -> bool:
-        """Whether something was produced since the last flush, and waits for the next."""
-        return bool(unconfirmed) and next(reversed(unconfirmed)) is not self._sent

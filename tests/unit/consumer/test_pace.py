@@ -39,7 +39,7 @@ LINGER_S = 1.0
 )
 def test_it_rests_after_a_poll_that_took_all_there_was(polled: int, room: int, waited: list[float]) -> None:
     flow = Resting()
-    pace = Pace(flow, LINGER_S, ManualClock())
+    pace = Pace(flow, LINGER_S, clock=ManualClock())
     pace.rest()
     assert not flow.waited
     pace.polled(polled, room)
@@ -47,10 +47,19 @@ def test_it_rests_after_a_poll_that_took_all_there_was(polled: int, room: int, w
     assert flow.waited == waited
 
 
+def test_where_a_poll_brings_no_more_than_so_many_those_are_followed_at_once() -> None:
+    flow = Resting()
+    pace = Pace(flow, LINGER_S, 32, clock=ManualClock())
+    for records in (32, 31):
+        pace.polled(records, 100)
+        pace.rest()
+    assert flow.waited == [REST_S]
+
+
 @pytest.mark.parametrize(("linger_s", "waited"), [(0.0, []), (REST_S / 2, [REST_S / 2])], ids=str)
 def test_no_rest_is_longer_than_a_request_may_wait_for_company(linger_s: float, waited: list[float]) -> None:
     flow = Resting()
-    pace = Pace(flow, linger_s, ManualClock())
+    pace = Pace(flow, linger_s, clock=ManualClock())
     pace.polled(1, 100)
     pace.rest()
     assert flow.waited == waited
@@ -67,7 +76,7 @@ class Polls:
         self.slept: list[float] = []
         self.flow = Resting()
         self.room = room
-        self.pace = Pace(self.flow, linger_s, self.clock, self.slept.append)
+        self.pace = Pace(self.flow, linger_s, clock=self.clock, sleep=self.slept.append)
         self.come(records, per_s)
 
     def come(self, records: int, per_s: float, windows: float = 1.5) -> None:
@@ -226,7 +235,7 @@ class Clients(Flow):
         self._costs = fixed_s, each_s
         self._come_s = [0.0] * count
         self._free_s = 0.0  # when the last pass is over
-        self._pace = Pace(self, linger_s, self.clock, self.clock.advance)
+        self._pace = Pace(self, linger_s, clock=self.clock, sleep=self.clock.advance)
 
     def wait_empty(self, timeout_s: float) -> None:
         self.clock.advance(max(0.0, min(timeout_s, self._free_s - self.clock())))

@@ -32,16 +32,6 @@ def test_an_older_message_of_a_broker_that_did_not_see_the_flush_is_not_forgotte
     assert send_off.due(waiting("to one"))
 
 
-def test_what_was_written_since_the_last_flush_is_left_for_the_next() -> None:
-    send_off = SendOff(ManualClock())
-    assert not send_off.left({})
-    assert send_off.left(waiting("a"))
-    assert send_off.due(waiting("a", "b"))
-    assert not send_off.left(waiting("a", "b"))
-    assert not send_off.left(waiting("b"))
-    assert send_off.left(waiting("b", "c"))
-
-
 def pauses(send_off: SendOff, clock: ManualClock, until_s: float) -> list[float]:
     flushes = []
     while clock.now < until_s:

@@ -26,7 +26,7 @@ class Site(Flow):
         others = [MagicMock() for _ in range(9)]
         self.worker = Worker(
             intake, others[0], others[1], others[2], others[3], ledger, trials, others[4], others[5], self,
-            Pace(self, 1.0, ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 10_000,
+            Pace(self, 1.0, clock=ManualClock()), others[6], others[7], others[8], MagicMock(), MagicMock(), 10_000,
             MagicMock(), MagicMock(), ManualClock(),
         )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The intake's errors: whichever way the client tells of its end, the worker's last word names the remedy."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
 FENCED_RECORD = KafkaError(
     KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}: so it is"
 )
+ENDED = KafkaError(KafkaError._FATAL, fatal=True)
 NO_GROUP = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 NO_TOPIC = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -136,6 +138,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer) -> GroupInta
         pytest.param(FakeConsumer(pause=raising(FENCED)), "its own group.instance.id", id="pause raises"),
         pytest.param(FakeConsumer(assign=raising(FENCED)), "its own group.instance.id", id="assign raises"),
         pytest.param(FakeConsumer(committed=raising(NO_GROUP)), "grant Read on the group mine", id="no group"),
+        pytest.param(FakeConsumer(committed=raising(ENDED)), "restart the worker", id="the client's end"),
         pytest.param(
             FakeConsumer(committed=lambda: [FakePosition()]),
             "grant Read on the request topics requests",
@@ -151,6 +154,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer) -> GroupInta
 def test_the_clients_end_is_the_workers_and_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer, remedy: str
 ) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_S", math.nan)  # no sleep takes it: nothing of this is asked again
     intake = opened(monkeypatch, consumer)
 
     def turns() -> None:
