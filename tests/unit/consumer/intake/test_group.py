@@ -20,6 +20,7 @@ FENCED_RECORD = KafkaError(
     KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}: so it is"
 )
 ENDED = KafkaError(KafkaError._FATAL, fatal=True)
+AWAY = KafkaError(KafkaError._TIMED_OUT)
 NO_GROUP = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 NO_TOPIC = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -213,6 +214,51 @@ def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
     intake.poll(Room(10, 10**6))
     assert intake.snapshot.joined
     assert next(errors, None) is None
+
+
+def test_what_is_resumed_is_fetched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's thread for the leader may sleep for a second; what asks the leader something wakes it."""
+    asked: list[str] = []
+
+    def bounds() -> tuple[int, int]:
+        asked.append("bounds")
+        return 0, 9
+
+    intake = opened(monkeypatch, FakeConsumer(resume=lambda: asked.append("resume"), bounds=bounds))
+    intake.poll(Room(1, 1))
+    asked.clear()
+    intake.read_only(None)  # they are paused from their assignment on
+    assert asked == ["resume", "bounds"]
+
+
+def test_a_leader_that_is_away_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(0, 9)]
+    intake = opened(monkeypatch, FakeConsumer(bounds=lambda: answers[0] if answers else raising(AWAY)()))
+    intake.poll(Room(1, 1))
+    answers.clear()
+    intake.read_only(None)
+
+
+def test_who_we_are_in_the_group_is_known_before_the_offsets_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be held for long; meanwhile the transactions of other partitions need the new generation."""
+    known: list[Any] = []
+
+    class Member(FakeConsumer):
+        def memberid(self) -> str:
+            return "member"
+
+        def consumer_group_metadata(self) -> str:
+            return "new generation"
+
+    def committed() -> list[TopicPartition]:
+        known.append(intake.group_metadata)
+        return [TopicPartition("requests", 0, 5)]
+
+    monkeypatch.setattr(module, "make_client", lambda *_: Member(committed=committed))
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, transactional=True)
+    intake.open()
+    intake.poll(Room(1, 1))
+    assert known == ["new generation"]
 
 
 def test_a_partition_of_which_nothing_was_delivered_yet_is_shown_with_its_lag(monkeypatch: pytest.MonkeyPatch) -> None:
