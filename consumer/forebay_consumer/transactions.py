@@ -17,8 +17,10 @@ looks as if it took the sequence number of a message that the broker has, and pa
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import cycle
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
@@ -46,6 +48,9 @@ CALL_S: Final = 2.0  # how long one call to the broker blocks before we look aro
 AGAIN_AFTER_S: Final = 0.05  # a transaction, at first
 AGAIN_AT_MOST_S: Final = 1.0
 MESSAGE_AGAIN_AFTER_S: Final = 0.5
+INIT_AGAIN_AFTER_S: Final = 0.2
+MAKE_AGAIN_AFTER_S: Final = 1.0
+PART_SPARE_S: Final = 10.0
 PROD_EVERY_S: Final = 0.5
 HUNG_AFTER_S: Final = 8.0  # a call took up to 4 s before it saw that its 2 s were over [measured]
 MOST_RENEWALS: Final = 5  # of the producer, without a transaction committed between
@@ -85,6 +90,10 @@ class _Unknown(Exception):
 
 class _Hung(Exception):
     """A call to the client does not come back; another takes the place of its producer."""
+
+
+class _Leaving(Exception):
+    """Nothing is owed any more, and whoever waits for a broker need not."""
 
 
 class _Line:
@@ -167,12 +176,15 @@ class Transactions:
         self._not_before_s = 0.0
         self._pause_s = AGAIN_AFTER_S
         self._stopping = False
+        self._leaving = False
         self.refused = False  # the last transaction had no effect; any thread may read it
+        self._mended = False  # what made the last transaction fail is replaced
         self._renewals = 0  # since a transaction was committed
         self._ended = False  # the producer cannot go on
         self._doubtful = False  # what the broker has of our epoch may differ from what the client believes
         self._thread = threading.Thread(target=failure.guard(self._run, "replies"), name="replies", daemon=True)
         self._line = _Line()
+        self._topics: Iterator[str] = cycle([writer.reply_topic])  # those of the open transaction
         self._producer: Any = None
         self._reachable = Reachable(writer.reply_topic, clock)
 
@@ -197,12 +209,20 @@ class Transactions:
         """Carry what is ready of these assignments, say that nothing of them is inside, and then nothing more.
 
         Blocks until no transaction with anything of them is open; not when what has happened ended this thread, or may
-        be a record's fault.
+        be a record's fault. Nor where the thread waits for a broker for much longer than it may take: all the group
+        would wait. Offsets that were sent by then are waited for by the next owner, and later ones are refused, since
+        they come of an old generation.
         """
         parting = _Parting(claims)
+        until_s = self._clock() + self._part_within_s + PART_SPARE_S
         self._orders.put(parting)
         while not parting.over.wait(IDLE_WAIT_S):
             if self._failure.happened and not (self._failure.blameless and self._thread.is_alive()):
+                break
+            if self._clock() > until_s:
+                self._log.error("partitions are left without a last word", action="part_given_up")
+                with self._lock:
+                    self._parting |= parting.claims
                 break
 
     def forget(self, claims: Iterable[Claim]) -> list[Record]:
@@ -222,6 +242,7 @@ class Transactions:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._leaving = True
         self._orders.put(None)
         self._thread.join()
         self._line.end()
@@ -229,6 +250,10 @@ class Transactions:
     # ---- the thread
 
     def _run(self) -> None:
+        with suppress(_Leaving):
+            self._serve()
+
+    def _serve(self) -> None:
         self._init()
         while not self._stopping:
             partings = self._take(self._wait_s())
@@ -310,7 +335,7 @@ class Transactions:
         commits, answers = self._covered(commits)
         if not commits:
             return True
-        since_s = self._clock()
+        since_s, self._mended = self._clock(), False
         try:
             if group is None:
                 raise _Aborted
@@ -329,7 +354,8 @@ class Transactions:
             self._published(answers, self._clock() - since_s)
         else:
             self._not_before_s = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, AGAIN_AT_MOST_S)
+            # With another message in place of the one that failed, the next transaction may well succeed.
+            self._pause_s = AGAIN_AFTER_S if self._mended else min(2 * self._pause_s, AGAIN_AT_MOST_S)
             self._books.committed({}, list(commits))
         if self._doubtful:
             self._begin_anew()
@@ -358,7 +384,7 @@ class Transactions:
         if not places:
             return False
         asker, looker = (
-            make_client(Consumer, {**self._asking, "isolation.level": level})
+            self._patiently(partial(make_client, Consumer, {**self._asking, "isolation.level": level}))
             for level in ("read_committed", "read_uncommitted")
         )
         try:
@@ -395,7 +421,7 @@ class Transactions:
                     raise KafkaFailure(f"Kafka: the group's offsets of {named} cannot be read: {HELD}") from raised
                 self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
                 self._failure.wait(AGAIN_AFTER_S)
-                self._failure.check()
+                self._check()
 
     def _published(self, answers: Sequence[_Answer], took_s: float) -> None:
         with self._lock:  # those of an assignment that was lost meanwhile are counted out already
@@ -416,6 +442,8 @@ class Transactions:
         producer, asked = self._producer, False
         try:
             producer.begin_transaction()
+            topics = {message.topic for answer in answers for message in answer.messages}
+            self._topics = cycle(sorted(topics | {self._writer.reply_topic}))
             for answer in answers:
                 self._produce(answer)
             self._insist(lambda timeout_s: producer.send_offsets_to_transaction(offsets, group, timeout_s))
@@ -496,9 +524,15 @@ class Transactions:
                     raise
                 self._doubtful = True
                 self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
-                self._failure.check()
+                self._check()
             else:
                 return
+
+    def _check(self) -> None:
+        """While something is waited for: whether to go on."""
+        self._failure.check()
+        if self._leaving:
+            raise _Leaving
 
     def _returned(self, answer: "SimpleQueue[BaseException | None]") -> None:
         """Wait for a call to return; meanwhile ask for metadata.
@@ -511,11 +545,12 @@ class Transactions:
             try:
                 error = answer.get(timeout=PROD_EVERY_S)
             except Empty:
-                self._failure.check()
+                self._check()
                 if self._clock() > hung_s:
                     raise _Hung from None
                 try:
-                    self._producer.list_topics(self._writer.reply_topic, timeout=PROD_EVERY_S)
+                    # In turns: of a topic that was deleted the client asks no more by itself, and waits for it.
+                    self._producer.list_topics(next(self._topics), timeout=PROD_EVERY_S)
                 except KafkaException:
                     self._reachable.down()
                 else:
@@ -576,15 +611,45 @@ class Transactions:
             self._producer.poll(0)
         self._failed.clear()
         self._line.end()
-        self._line, self._producer = _Line(), self._make()
+        self._line, self._producer = _Line(), self._patiently(self._make)
+
+    def _patiently(self, make: Callable[[], Any]) -> Any:
+        """A client once more: where one was made before, what is missing now, such as a token, comes back."""
+        while True:
+            try:
+                return make()
+            except KafkaFailure as failure:
+                self._log.warning("no client yet", action="client_waits", error=str(failure))
+                self._failure.wait(MAKE_AGAIN_AFTER_S)
+                self._check()
 
     def _init(self) -> None:
-        """Get an epoch; ends what an earlier producer of our id left open."""
+        """Get an epoch; ends what an earlier producer of our id left open.
+
+        A coordinator that moves, or still ends that, says so by errors that the client takes for the last word.
+
+        Raises:
+            KafkaFailure: it is not allowed, or an earlier transaction is not ended for longer than any may take.
+        """
+        held_s = int(self._settings["transaction.timeout.ms"]) / 1000 + HELD_S
+        since_s: float | None = None
         while True:
             try:
                 self._insist(self._producer.init_transactions)
             except KafkaException as raised:
-                raise self._fatal(raised.args[0]) from raised
+                error = raised.args[0]
+                if error.fatal() or error.code() in (*REMEDIES, *_NOT_ALLOWED, *_FENCED):
+                    raise self._fatal(error) from raised
+                concurrent = error.code() == KafkaError.CONCURRENT_TRANSACTIONS
+                since_s = (since_s or self._clock()) if concurrent else None
+                if since_s is not None and self._clock() - since_s > held_s:
+                    raise KafkaFailure(
+                        f"Kafka: an earlier transaction of the transactional id {self._id!r} does not end; find it "
+                        "with kafka-transactions.sh find-hanging, end it with abort, and start the worker again"
+                    ) from raised
+                self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
+                self._failure.wait(INIT_AGAIN_AFTER_S)
+                self._check()
             except _Hung:
                 self._take_another()
             else:
@@ -635,6 +700,7 @@ class Transactions:
 
     def _replace(self, answer: _Answer, message: Message, instead: list[Message]) -> list[Message]:
         """Put what is sent for a message into its place; gives what is new."""
+        self._mended = True
         kept = message in instead  # it was changed itself
         answer.messages[:] = [
             *(other for other in answer.messages if other is not message and kept),

@@ -61,9 +61,7 @@ def test_row_21_a_reply_topic_that_its_client_has_deleted_holds_up_nobody(
     """For a minute it is believed to be there."""
     own = f"own-{uuid.uuid4().hex[:12]}"
     create_topics(pipeline.bootstrap_servers, {own: 1})
-    settings = pipeline.settings(
-        topics={"replies": [pipeline.replies, "^own-.*"]}, delivery={"mode": mode}, kafka=LOOKS_OFTEN
-    )
+    settings = pipeline.settings(topics={"replies": [pipeline.replies, "^own-.*"]}, delivery={"mode": mode})
     with WorkerProcess(tmp_path, settings) as worker:
         pipeline.send("first", id="first", headers={"reply-topic": own}, partition=0)
         pipeline.flush()

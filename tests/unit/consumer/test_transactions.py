@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Progress
 from forebay_consumer.record import Claim, Record, Success
 from forebay_consumer.routes import Routes
-from forebay_consumer.transactions import Transactions
+from forebay_consumer.transactions import AGAIN_AFTER_S, IDLE_WAIT_S, PART_SPARE_S, Transactions
 from forebay_consumer.trials import Trials
 from forebay_schemas import Model, read_request
 from support.consumer import ManualClock, make_record
@@ -233,3 +234,123 @@ def test_whoever_ends_by_no_records_fault_waits_for_the_last_transaction(
     held.stage._failure.report(error)
     held.stage.part([CLAIM])
     assert over.looks == looks
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stage whose waits advance a clock."""
+    held, clock = Held(0), ManualClock(100.0)
+    monkeypatch.setattr(held.stage, "_clock", clock)
+    monkeypatch.setattr(held.stage._failure, "wait", lambda s: clock.advance(s))
+    yield held
+    held.stage._line.end()
+
+
+class Refused:
+    """A producer that gets no epoch for a while; notes how often it asked."""
+
+    def __init__(self, *codes: int, fatal: bool = False) -> None:
+        self._errors = [KafkaError(code, fatal=fatal) for code in codes]
+        self.asked = 0
+
+    def init_transactions(self, _: float) -> None:
+        self.asked += 1
+        if self.asked <= len(self._errors):
+            raise KafkaException(self._errors[self.asked - 1])
+
+
+MOVING = (
+    KafkaError.CONCURRENT_TRANSACTIONS,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._TRANSPORT,
+)
+
+
+def test_a_coordinator_that_moves_is_waited_for(unhurried: Held) -> None:
+    """The client calls these neither retriable nor fatal: every worker of the group would end."""
+    unhurried.stage._producer = client = Refused(*MOVING)
+    unhurried.stage._init()
+    assert client.asked == len(MOVING) + 1
+
+
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [
+        pytest.param(Refused(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED), "grant Write", id="not allowed"),
+        pytest.param(Refused(KafkaError.INVALID_TRANSACTION_TIMEOUT, fatal=True), "cannot go on", id="fatal"),
+        pytest.param(Refused(*[KafkaError.CONCURRENT_TRANSACTIONS] * 500), "does not end", id="never ended"),
+    ],
+)
+def test_what_no_time_mends_ends_the_worker(unhurried: Held, client: Refused, told: str) -> None:
+    unhurried.stage._producer = client
+    with pytest.raises(KafkaFailure, match=told):
+        unhurried.stage._init()
+
+
+def test_who_is_to_leave_waits_for_no_broker(unhurried: Held) -> None:
+    unhurried.stage._producer = client = Refused(*[KafkaError._TRANSPORT] * 100)
+    unhurried.stage._leaving = True
+    unhurried.stage._run()
+    assert client.asked == 1
+
+
+def test_another_client_is_made_once_there_is_a_token_for_it(unhurried: Held) -> None:
+    said: list[str] = []
+    tokens = iter([KafkaFailure("no token"), KafkaFailure("no token"), Client(said, "second")])
+
+    def make() -> Any:
+        if isinstance(found := next(tokens), Exception):
+            raise found
+        return found
+
+    unhurried.stage._producer, unhurried.stage._make = Client(said, "first"), make
+    unhurried.stage._begin_anew()
+    assert said[-1] == "second init_transactions"
+
+
+def test_a_last_word_that_does_not_come_is_not_waited_for_for_ever(unhurried: Held) -> None:
+    clock, looks = unhurried.stage._clock, []
+
+    class Never:
+        def wait(self, seconds: float) -> bool:
+            looks.append(clock.advance(seconds))
+            return False
+
+    unhurried.stage._orders = SimpleNamespace(put=lambda parting: setattr(parting, "over", Never()))
+    unhurried.stage.part([CLAIM])
+    assert len(looks) * IDLE_WAIT_S == pytest.approx(1.0 + PART_SPARE_S, rel=0.05)
+    unhurried.answer(*unhurried.records)
+    assert unhurried.next() == ({}, []), "and nothing more is said of it"
+
+
+def test_a_topic_that_is_waited_for_is_asked_for(unhurried: Held) -> None:
+    """Of one that was deleted the client asks no more by itself, and waits until the messages expire."""
+    asked: list[str] = []
+
+    class Waiting(Client):
+        def list_topics(self, topic: str, **_: Any) -> None:
+            asked.append(topic)
+            if len(asked) == 4:
+                answer.put(None)
+
+    answer: SimpleQueue[BaseException | None] = SimpleQueue()
+    unhurried.answer(*unhurried.records)
+    unhurried.stage._held[CLAIM][0].messages[0].topic = "the-clients-own"
+    unhurried.stage._producer = Waiting([], "live")
+    assert unhurried.stage._carry(unhurried.commits.due(0.0), "group")
+    unhurried.stage._returned(answer)
+    assert asked == ["replies", "the-clients-own"] * 2
+
+
+@pytest.mark.parametrize(("mended", "again_s"), [(True, AGAIN_AFTER_S), (False, 2 * AGAIN_AFTER_S)], ids=str)
+def test_with_its_cause_replaced_the_next_transaction_comes_soon(unhurried: Held, mended: bool, again_s: float) -> None:
+    unhurried.answer(*unhurried.records)
+    unhurried.stage._producer = Client([], "first", fails=True)
+    unhurried.stage._make = lambda: Client([], "second", fails=True)
+    answer = unhurried.stage._held[CLAIM][0]
+    if mended:
+        unhurried.stage._listen = lambda: unhurried.stage._replace(answer, answer.messages[0], answer.messages[:])
+    for _ in range(2):
+        assert not unhurried.stage._carry(unhurried.commits.due(1000.0), "group")
+    assert unhurried.stage._not_before_s - unhurried.stage._clock() == pytest.approx(again_s)
