@@ -27,14 +27,15 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from forebay_consumer.books import Books
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.commits import Commits
 from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.failure import Failure
-from forebay_consumer.kafka_settings import consumer_settings, make_client, transactional_settings
+from forebay_consumer.kafka_settings import admin_settings, consumer_settings, make_client, transactional_settings
 from forebay_consumer.messages import Message, Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import HELD, Commit
@@ -51,6 +52,7 @@ MESSAGE_AGAIN_AFTER_S: Final = 0.5
 INIT_AGAIN_AFTER_S: Final = 0.2
 MAKE_AGAIN_AFTER_S: Final = 1.0
 PART_SPARE_S: Final = 10.0
+RIGHTS_WITHIN_S: Final = 2.0
 PROD_EVERY_S: Final = 0.5
 HUNG_AFTER_S: Final = 8.0  # a call took up to 4 s before it saw that its 2 s were over [measured]
 MOST_RENEWALS: Final = 5  # of the producer, without a transaction committed between
@@ -58,6 +60,10 @@ ALONE_TIMEOUT_S: Final = 10.0
 HELD_S: Final = 30.0  # beyond its timeout, until an open transaction counts as one that nobody ends
 
 _PURGED: Final = frozenset([KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT])
+# Why a transaction ended is told by the first of these, or, to who comes later, by the others.
+_UNEXPLAINED: Final = frozenset(
+    [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.OPERATION_NOT_ATTEMPTED, KafkaError._STATE]
+)
 _NOT_ALLOWED: Final = frozenset([KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED])
 _FENCED: Final = frozenset([KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED])
 
@@ -155,6 +161,7 @@ class Transactions:
         self._id = transactional_id or f"{kafka['group.id']}-{uuid4().hex}"
         self._settings = transactional_settings(kafka, self._id)
         self._asking = {**consumer_settings(kafka), "enable.auto.commit": False}
+        self._admin = admin_settings(kafka)
         self._part_within_s = part_within_s
         self._writer = writer
         self._commits = commits
@@ -178,6 +185,7 @@ class Transactions:
         self._stopping = False
         self._leaving = False
         self.refused = False  # the last transaction had no effect; any thread may read it
+        self._judged = False  # a message is known that made the last transaction fail
         self._mended = False  # what made the last transaction fail is replaced
         self._renewals = 0  # since a transaction was committed
         self._ended = False  # the producer cannot go on
@@ -335,7 +343,7 @@ class Transactions:
         commits, answers = self._covered(commits)
         if not commits:
             return True
-        since_s, self._mended = self._clock(), False
+        since_s, self._judged, self._mended = self._clock(), False, False
         try:
             if group is None:
                 raise _Aborted
@@ -453,13 +461,33 @@ class Transactions:
             self._abort(raised.args[0])
             if asked and self._ended:
                 raise _Unknown from raised
+            if raised.args[0].code() in _UNEXPLAINED and not self._judged:
+                self._look_for_forbidden(answers)
             raise _Aborted from raised
         except _Hung as hung:
             self._give_producer_up("a call to the client does not come back")
             raise (_Unknown if asked else _Aborted) from hung
         except _Aborted:
             self._abort()
+            if not self._judged:
+                self._look_for_forbidden(answers)
             raise
+
+    def _look_for_forbidden(self, answers: Sequence[_Answer]) -> None:
+        """Judge the messages to topics that may not be written to: a transaction ends by one, and no report says which.
+
+        Raises:
+            KafkaFailure: it is a topic of the worker's own.
+        """
+        topics = sorted({message.topic for answer in answers for message in answer.messages})
+        admin = self._patiently(partial(make_client, AdminClient, self._admin))
+        asked = admin.describe_topics(
+            TopicCollection(topics), include_authorized_operations=True, request_timeout=RIGHTS_WITHIN_S
+        )
+        forbidden = {topic for topic, told in asked.items() if _may_not_write(told)}
+        refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+        for message in [message for answer in answers for message in answer.messages if message.topic in forbidden]:
+            self._judge(message, refusal)
 
     def _produce(self, answer: _Answer) -> None:
         queue = list(answer.messages)
@@ -676,7 +704,7 @@ class Transactions:
             answer = self._held.get(record.claim, {}).get(record.offset)
         if answer is None or message not in answer.messages:
             return  # of a producer that was left behind: what it had is published, or given up
-        code = error.code()
+        code, self._judged = error.code(), True
         if (instead := elsewhere(self._writer, message, code)) is not None:
             self._replace(answer, message, instead)
         elif code in REMEDIES:
@@ -729,6 +757,16 @@ class Transactions:
 def _size(message: Message) -> int:
     headers = message.headers or ()
     return len(message.value or b"") + sum(len(name) + len(value or b"") for name, value in headers)
+
+
+def _may_not_write(told: Any) -> bool:
+    """Of a topic that is there, as far as a broker says so within its time."""
+    try:
+        allowed = told.result().authorized_operations
+    except KafkaException:
+        return False
+    # Only a list that is plainly one of rights counts: whoever gets it may describe the topic.
+    return allowed is not None and AclOperation.DESCRIBE in allowed and AclOperation.WRITE not in allowed
 
 
 def _can_tell(looker: Any, places: list[TopicPartition]) -> bool:

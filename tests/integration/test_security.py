@@ -10,10 +10,12 @@ from typing import Any, Final
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from forebay_local.topics import create_topics
 from forebay_producer import BrokerUnavailable, Client, NotDelivered, ReplyTimeout
 from forebay_schemas import Failure, Result
 from support.broker import Topics
 from support.pipeline import Pipeline
+from support.promise import numbered
 from support.queue import set_group
 from support.secure_broker import (
     DESCRIBE,
@@ -208,6 +210,31 @@ def test_row_23_exactly_once_needs_one_right_more(site: Site, tmp_path: Path, mi
             assert worker.process.wait(60) == 1
             assert remedy in worker.lines("worker_failed")[0]["error"]
             assert site.committed_nothing()
+
+
+@pytest.mark.parametrize("mode", ["at-least-once", "exactly-once"])
+def test_row_21_a_reply_topic_that_may_be_seen_and_not_written_is_its_clients_concern_only(
+    site: Site, tmp_path: Path, mode: str
+) -> None:
+    own = f"own-{uuid.uuid4().hex[:12]}"
+    create_topics(site.secure.bootstrap_servers, {own: 1})
+    anyone = (TRANSACTIONAL_ID, f"{site.pipeline.group}-0", WRITE)
+    site.secure.grant(site.worker, [*site.workers_grants.values(), (TOPIC, own, DESCRIBE), anyone])
+    delivery = {"mode": mode, "transactional_id": anyone[1]} if mode == "exactly-once" else {"mode": mode}
+    topics = {"replies": [site.pipeline.replies, "^own-.*"]}
+    site.pipeline.send("astray", id="astray", headers={"reply-topic": own}, partition=0)
+    texts = numbered(20)
+    site.pipeline.send_all(texts.items())
+    with WorkerProcess(tmp_path, site.settings(topics=topics, delivery=delivery)) as worker:
+        reader = site.pipeline.reader()
+        reader.wait_for(len(texts) + 1)
+        wait_until(lambda: site.pipeline.committed() == site.pipeline.ends(), "nothing is held up", 60)
+        assert worker.stop() == 0
+    assert set(reader.ids()) == {*texts, "astray"}
+    errors = [reply.message for reply in reader.replies() if isinstance(reply, Failure)]
+    assert errors == [
+        f"header reply-topic: {own!r} may not be written to by this worker; leave it out for {site.pipeline.replies!r}"
+    ]
 
 
 # ---- who it is

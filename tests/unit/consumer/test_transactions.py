@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from concurrent.futures import Future
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AclOperation
 
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
@@ -20,7 +22,7 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Progress
 from forebay_consumer.record import Claim, Record, Success
 from forebay_consumer.routes import Routes
-from forebay_consumer.transactions import AGAIN_AFTER_S, IDLE_WAIT_S, PART_SPARE_S, Transactions
+from forebay_consumer.transactions import AGAIN_AFTER_S, IDLE_WAIT_S, PART_SPARE_S, Transactions, _may_not_write
 from forebay_consumer.trials import Trials
 from forebay_schemas import Model, read_request
 from support.consumer import ManualClock, make_record
@@ -354,3 +356,24 @@ def test_with_its_cause_replaced_the_next_transaction_comes_soon(unhurried: Held
     for _ in range(2):
         assert not unhurried.stage._carry(unhurried.commits.due(1000.0), "group")
     assert unhurried.stage._not_before_s - unhurried.stage._clock() == pytest.approx(again_s)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "forbidden"),
+    [
+        pytest.param([AclOperation.DESCRIBE, AclOperation.READ], True, id="no Write"),
+        pytest.param([AclOperation.DESCRIBE, AclOperation.WRITE], False, id="Write"),
+        pytest.param([], False, id="no list of rights"),
+        pytest.param(None, False, id="not told"),
+    ],
+)
+def test_only_who_is_plainly_told_so_may_not_write(allowed: list[AclOperation] | None, forbidden: bool) -> None:
+    told: Future[Any] = Future()
+    told.set_result(SimpleNamespace(authorized_operations=allowed))
+    assert _may_not_write(told) is forbidden
+
+
+def test_a_broker_that_does_not_tell_forbids_nothing() -> None:
+    told: Future[Any] = Future()
+    told.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+    assert not _may_not_write(told)
