@@ -160,6 +160,7 @@ class Transactions:
         self._alone = transactional_id is None
         self._id = transactional_id or f"{kafka['group.id']}-{uuid4().hex}"
         self._settings = transactional_settings(kafka, self._id)
+        self._timeout_s = int(self._settings["transaction.timeout.ms"]) / 1000
         self._asking = {**consumer_settings(kafka), "enable.auto.commit": False}
         self._admin = admin_settings(kafka)
         self._part_within_s = part_within_s
@@ -222,7 +223,7 @@ class Transactions:
         they come of an old generation.
         """
         parting = _Parting(claims)
-        until_s = self._clock() + self._part_within_s + PART_SPARE_S
+        until_s = self._clock() + self._timeout_s + self._part_within_s + PART_SPARE_S  # one may be open by now
         self._orders.put(parting)
         while not parting.over.wait(IDLE_WAIT_S):
             if self._failure.happened and not (self._failure.blameless and self._thread.is_alive()):
@@ -328,8 +329,8 @@ class Transactions:
         while not self._carry(self._commits.parting(parting.claims), self._group()) and self._clock() < until_s:
             self._failure.wait(self._pause_s)
             self._failure.check()
-        with self._lock:
-            self._parting |= parting.claims
+        with self._lock:  # but for what was given up, and forgotten, meanwhile
+            self._parting |= {claim for claim in parting.claims if self._owns(claim)}
         parting.over.set()
 
     # ---- one transaction
@@ -361,9 +362,10 @@ class Transactions:
             self._books.committed(commits, ())
             self._published(answers, self._clock() - since_s)
         else:
+            if self._mended:  # with another message in place of the one that failed, the next may well succeed
+                self._pause_s = AGAIN_AFTER_S
             self._not_before_s = self._clock() + self._pause_s
-            # With another message in place of the one that failed, the next transaction may well succeed.
-            self._pause_s = AGAIN_AFTER_S if self._mended else min(2 * self._pause_s, AGAIN_AT_MOST_S)
+            self._pause_s = min(2 * self._pause_s, AGAIN_AT_MOST_S)
             self._books.committed({}, list(commits))
         if self._doubtful:
             self._begin_anew()
@@ -414,7 +416,7 @@ class Transactions:
             KafkaFailure: they are held for longer than any transaction of ours may take. So they can be for ever: a
                 broker that is killed may forget to end a transaction [Kafka 4.3, KAFKA-20734].
         """
-        held_s = int(self._settings["transaction.timeout.ms"]) / 1000 + HELD_S
+        held_s = self._timeout_s + HELD_S
         since_s: float | None = None
         while True:
             try:
@@ -654,16 +656,16 @@ class Transactions:
     def _init(self) -> None:
         """Get an epoch; ends what an earlier producer of our id left open.
 
-        A coordinator that moves, or still ends that, says so by errors that the client takes for the last word.
+        A coordinator that moves, or still ends that, is asked again, whether or not the client calls it retriable.
 
         Raises:
             KafkaFailure: it is not allowed, or an earlier transaction is not ended for longer than any may take.
         """
-        held_s = int(self._settings["transaction.timeout.ms"]) / 1000 + HELD_S
+        held_s = self._timeout_s + HELD_S
         since_s: float | None = None
         while True:
             try:
-                self._insist(self._producer.init_transactions)
+                self._returned(self._line.call(lambda: self._producer.init_transactions(CALL_S)))
             except KafkaException as raised:
                 error = raised.args[0]
                 if error.fatal() or error.code() in (*REMEDIES, *_NOT_ALLOWED, *_FENCED):

@@ -4,6 +4,7 @@ import gc
 import weakref
 from concurrent.futures import Future
 from queue import SimpleQueue
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,14 @@ from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Progress
 from forebay_consumer.record import Claim, Record, Success
 from forebay_consumer.routes import Routes
-from forebay_consumer.transactions import AGAIN_AFTER_S, IDLE_WAIT_S, PART_SPARE_S, Transactions, _may_not_write
+from forebay_consumer.transactions import (
+    AGAIN_AFTER_S,
+    IDLE_WAIT_S,
+    PART_SPARE_S,
+    Transactions,
+    _Leaving,
+    _may_not_write,
+)
 from forebay_consumer.trials import Trials
 from forebay_schemas import Model, read_request
 from support.consumer import ManualClock, make_record
@@ -251,8 +259,8 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> Any:
 class Refused:
     """A producer that gets no epoch for a while; notes how often it asked."""
 
-    def __init__(self, *codes: int, fatal: bool = False) -> None:
-        self._errors = [KafkaError(code, fatal=fatal) for code in codes]
+    def __init__(self, *codes: int, fatal: bool = False, retriable: bool = False) -> None:
+        self._errors = [KafkaError(code, fatal=fatal, retriable=retriable) for code in codes]
         self.asked = 0
 
     def init_transactions(self, _: float) -> None:
@@ -269,9 +277,9 @@ MOVING = (
 )
 
 
-def test_a_coordinator_that_moves_is_waited_for(unhurried: Held) -> None:
-    """The client calls these neither retriable nor fatal: every worker of the group would end."""
-    unhurried.stage._producer = client = Refused(*MOVING)
+@pytest.mark.parametrize("retriable", [True, False])
+def test_a_coordinator_that_moves_is_waited_for(unhurried: Held, retriable: bool) -> None:
+    unhurried.stage._producer = client = Refused(*MOVING, retriable=retriable)
     unhurried.stage._init()
     assert client.asked == len(MOVING) + 1
 
@@ -281,7 +289,9 @@ def test_a_coordinator_that_moves_is_waited_for(unhurried: Held) -> None:
     [
         pytest.param(Refused(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED), "grant Write", id="not allowed"),
         pytest.param(Refused(KafkaError.INVALID_TRANSACTION_TIMEOUT, fatal=True), "cannot go on", id="fatal"),
-        pytest.param(Refused(*[KafkaError.CONCURRENT_TRANSACTIONS] * 500), "does not end", id="never ended"),
+        pytest.param(
+            Refused(*[KafkaError.CONCURRENT_TRANSACTIONS] * 500, retriable=True), "does not end", id="never ended"
+        ),
     ],
 )
 def test_what_no_time_mends_ends_the_worker(unhurried: Held, client: Refused, told: str) -> None:
@@ -295,6 +305,24 @@ def test_who_is_to_leave_waits_for_no_broker(unhurried: Held) -> None:
     unhurried.stage._leaving = True
     unhurried.stage._run()
     assert client.asked == 1
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_who_is_to_leave_waits_for_no_call(unhurried: Held, comes_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay_consumer.transactions.PROD_EVERY_S", 0.0)
+    away = KafkaError(KafkaError._TIMED_OUT, retriable=True)
+    over = Event()
+
+    def call(_: float) -> None:
+        if not comes_back:
+            over.wait(60)
+        raise KafkaException(away)
+
+    unhurried.stage._producer = Client([], "live")
+    unhurried.stage._leaving = True
+    with pytest.raises(_Leaving):
+        unhurried.stage._insist(call)
+    over.set()
 
 
 def test_another_client_is_made_once_there_is_a_token_for_it(unhurried: Held) -> None:
@@ -321,12 +349,12 @@ def test_a_last_word_that_does_not_come_is_not_waited_for_for_ever(unhurried: He
 
     unhurried.stage._orders = SimpleNamespace(put=lambda parting: setattr(parting, "over", Never()))
     unhurried.stage.part([CLAIM])
-    assert len(looks) * IDLE_WAIT_S == pytest.approx(1.0 + PART_SPARE_S, rel=0.05)
+    assert len(looks) * IDLE_WAIT_S == pytest.approx(unhurried.stage._timeout_s + 1.0 + PART_SPARE_S, rel=0.05)
     unhurried.answer(*unhurried.records)
     assert unhurried.next() == ({}, []), "and nothing more is said of it"
 
 
-def test_a_topic_that_is_waited_for_is_asked_for(unhurried: Held) -> None:
+def test_a_topic_that_is_waited_for_is_asked_for(unhurried: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one that was deleted the client asks no more by itself, and waits until the messages expire."""
     asked: list[str] = []
 
@@ -341,6 +369,7 @@ def test_a_topic_that_is_waited_for_is_asked_for(unhurried: Held) -> None:
     unhurried.stage._held[CLAIM][0].messages[0].topic = "the-clients-own"
     unhurried.stage._producer = Waiting([], "live")
     assert unhurried.stage._carry(unhurried.commits.due(0.0), "group")
+    monkeypatch.setattr("forebay_consumer.transactions.PROD_EVERY_S", 0.01)
     unhurried.stage._returned(answer)
     assert asked == ["replies", "the-clients-own"] * 2
 
@@ -353,8 +382,8 @@ def test_with_its_cause_replaced_the_next_transaction_comes_soon(unhurried: Held
     answer = unhurried.stage._held[CLAIM][0]
     if mended:
         unhurried.stage._listen = lambda: unhurried.stage._replace(answer, answer.messages[0], answer.messages[:])
-    for _ in range(2):
-        assert not unhurried.stage._carry(unhurried.commits.due(1000.0), "group")
+    unhurried.stage._pause_s = 2 * AGAIN_AFTER_S  # of an outage before
+    assert not unhurried.stage._carry(unhurried.commits.due(1000.0), "group")
     assert unhurried.stage._not_before_s - unhurried.stage._clock() == pytest.approx(again_s)
 
 
