@@ -7,10 +7,11 @@ wait for it: with its answer confirmed nothing is inside.
 
 Where requests come so fast that a few milliseconds bring a good batch, it *gathers*: it rests for that long, whatever
 is inside. Slow machines need it most: small turns leave them no time for more. Clients that wait for their answers may
-be too few for that, and then only come more slowly. So the rate is measured without and with it, and where it falls,
-gathering is left alone for a while, or until the rate says that it is missed, or that others have come.
+be too few for that, and then only come more slowly. So it is tried, in turns with leaving it alone, since a machine's
+own wavering from one second to the next is larger than what is sought; and after a while it is tried anew.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,11 +26,42 @@ MANY: Final = 32  # of so many, what a turn costs is hardly seen: no rest is lon
 GATHER_S: Final = 0.006  # the longest rest for them
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
-SURE: Final = 3  # looks in a row that say the same
-KEEPS: Final = 0.9  # of the rate
-MORE: Final = 1.3  # times the rate: these are other clients
-PAUSE_S: Final = 4.0  # without gathering, once it was no good; twice as long each time
-LONGEST_PAUSE_S: Final = 16.0
+SURE: Final = 3  # looks in a row whose mean is trusted
+ROUNDS: Final = 6  # of a trial, at most: a look with gathering and one without
+KEEPS: Final = 0.9  # of the rate without, or more, is good
+MORE: Final = 1.3  # times the rate, or as much less: these are other clients
+HOLDS_S: Final = 4.0  # for so long a verdict holds at first, and twice as long each time that it is the same
+LONGEST_HOLD_S: Final = 16.0
+
+
+class _Trial:
+    """Rates with and without gathering, looked at in turns."""
+
+    def __init__(self) -> None:
+        self._rates: dict[bool, list[float]] = {False: [], True: []}
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the next look is one with gathering."""
+        return len(self._rates[True]) <= len(self._rates[False])
+
+    def saw(self, per_s: float, gathering: bool) -> None:
+        self._rates[gathering].append(per_s)
+
+    def mean(self, gathering: bool) -> float:
+        looks = self._rates[gathering]
+        return sum(looks) / len(looks) if looks else 0.0
+
+    def verdict(self) -> bool | None:
+        """Whether gathering is good; None while that is not sure. The clearer it is, the fewer rounds it takes."""
+        rounds = min(map(len, self._rates.values()))
+        if rounds < 2:
+            return None
+        without, gathered = (sum(self._rates[gathering][:rounds]) for gathering in (False, True))
+        unsure = 0.4 / rounds if rounds < ROUNDS else 0.0
+        if gathered >= (KEEPS + unsure) * without:
+            return True
+        return False if gathered < (KEEPS - unsure) * without else None
 
 
 class Pace:
@@ -60,12 +92,13 @@ class Pace:
         self._idle = False  # a poll since then brought nothing
         self._gathering = False  # since then
         self._per_s = 0.0  # in the time before that
-        # Per second, without and with gathering, as last looked at.
-        self._rates: dict[bool, deque[float]] = {False: deque(maxlen=SURE), True: deque(maxlen=SURE)}
-        self._worse = self._better = 0
-        self._not_before_s = self._since_s
-        self._paused_per_s = 0.0  # without gathering, when it was last left alone
-        self._pause_s = PAUSE_S
+        self._looks: deque[float] = deque(maxlen=SURE)  # the last, per second, since a verdict
+        self._trial: _Trial | None = None  # under way
+        self._good = False  # what the last one said of gathering
+        self._then_per_s = 0.0  # in the way that it chose
+        self._plain_per_s = 0.0  # in that without gathering
+        self._until_s = self._since_s  # it holds
+        self._hold_s = HOLDS_S / 2
 
     def polled(self, records: int, room: int) -> None:
         """So many records were polled together, where there was room for so many rows."""
@@ -82,7 +115,7 @@ class Pace:
             return
         if self._gathering and self._records < MANY:  # else these may be all, and wait for their answers
             # Clients too few for so long a rest ask less often, which must not make it longer.
-            per_s = max(self._per_s, self._rate(False))
+            per_s = max(self._per_s, self._plain_per_s)
             rest_s = min(self._gather_s, min(MANY, self._room) / per_s)
             if (left_s := self._polled_s + rest_s - self._clock()) > 0:
                 self._sleep(left_s)
@@ -91,33 +124,42 @@ class Pace:
 
     def _look(self, now: float) -> None:
         self._per_s = per_s = self._count / (now - self._since_s)
-        gathering, fast = self._gathering, per_s * self._gather_s >= WORTH
         if not self._idle:  # else they may have had no more to ask
-            self._compare(per_s, gathering)
-        sure = self._worse >= (SURE if fast else 1)  # too few to gather for, who were more without it
-        if gathering and sure:
-            self._not_before_s, self._paused_per_s = now + self._pause_s, self._rate(False)
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        elif gathering and self._better >= SURE:
-            self._pause_s = PAUSE_S
-        looks = self._rates[False]
-        others = len(looks) == SURE and min(looks) > MORE * self._paused_per_s
-        over = now >= self._not_before_s or others
-        may = not sure if gathering else sure or over
-        self._gathering = fast and may and not self._idle
-        if self._gathering is not gathering:
-            self._worse = self._better = 0
-            self._rates[self._gathering].clear()
+            self._looks.append(per_s)
+            self._judge(now, per_s)
+        trying = self._good if self._trial is None else self._trial.gathers
+        self._gathering = trying and self._fast() and not self._idle
         self._since_s, self._count, self._idle = now, 0, False
 
-    def _compare(self, per_s: float, gathering: bool) -> None:
-        """Count the looks in a row at which this way is slower than the other one was, or is not."""
-        if per_s < KEEPS * self._rate(not gathering):
-            self._worse, self._better = self._worse + 1, 0
-        else:
-            self._worse, self._better = 0, self._better + 1
-        self._rates[gathering].append(per_s)
+    def _judge(self, now: float, per_s: float) -> None:
+        if (trial := self._trial) is None:
+            if not self._fast():
+                self._until_s = now if self._good else self._until_s
+            elif now >= self._until_s or self._others():
+                self._trial = _Trial()
+            return
+        trial.saw(per_s, self._gathering)
+        self._plain_per_s = trial.mean(False)
+        if not self._fast():
+            self._trial = None
+        elif (good := trial.verdict()) is not None:
+            self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if good is self._good else HOLDS_S
+            self._trial, self._good, self._until_s = None, good, now + self._hold_s
+            self._then_per_s = trial.mean(good)
+            self._looks.clear()
 
-    def _rate(self, gathering: bool) -> float:
-        looks = self._rates[gathering]
-        return sum(looks) / len(looks) if looks else 0.0
+    def _fast(self) -> bool:
+        """Whether a rest would bring enough; in a trial, which may slow them down, by the looks without."""
+        if self._trial is not None:
+            per_s = self._trial.mean(False) or math.inf
+        else:
+            per_s = sum(self._looks) / len(self._looks) if self._looks else self._per_s
+        return per_s * self._gather_s >= WORTH
+
+    def _others(self) -> bool:
+        """Whether these seem to be other clients than those of the last trial."""
+        if len(self._looks) < SURE:
+            return False
+        return max(self._looks) * MORE < self._then_per_s or (
+            not self._good and min(self._looks) > MORE * self._then_per_s
+        )

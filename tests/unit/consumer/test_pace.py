@@ -1,12 +1,28 @@
 """Between polls that bring little the intake rests: while something is inside, or while more come fast."""
 
 import math
+import random
 import threading
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from forebay_consumer.flow import Flow
-from forebay_consumer.pace import FULL, GATHER_S, KEEPS, LOOK_S, MANY, PAUSE_S, REST_S, WORTH, Pace
+from forebay_consumer.pace import (
+    FULL,
+    GATHER_S,
+    HOLDS_S,
+    KEEPS,
+    LONGEST_HOLD_S,
+    LOOK_S,
+    MANY,
+    MORE,
+    REST_S,
+    SURE,
+    WORTH,
+    Pace,
+)
 from support.consumer import ManualClock, make_record
 
 
@@ -131,7 +147,7 @@ def test_a_turn_that_took_long_needs_no_rest() -> None:
 
 def test_a_burst_that_is_over_is_forgotten() -> None:
     polls = Polls(4, 2 * ENOUGH)
-    polls.come(1, 100)
+    polls.come(1, 100, windows=SURE)
     polls.pace.rest()
     assert not polls.slept
 
@@ -150,80 +166,106 @@ def test_a_poll_of_a_backlog_is_followed_at_once() -> None:
     assert not polls.flow.waited
 
 
-def gathers(polls: Polls) -> bool:
-    before = len(polls.slept)
-    polls.pace.rest()
-    return len(polls.slept) > before
+class Life:
+    """Polls whose rate depends on whether there was a rest to gather; notes when there was.
+
+    Args:
+        per_s: by whether it was gathered.
+        wavers: by how much the rate of each tenth of a second is off, up or down.
+    """
+
+    def __init__(self, per_s: Callable[[bool], float], wavers: float = 0.0) -> None:
+        self.per_s = per_s
+        self.clock = ManualClock()
+        self.gathered: list[tuple[float, bool]] = []
+        self._slept: list[float] = []
+        self._pace = Pace(Resting(), LINGER_S, clock=self.clock, sleep=self._slept.append)
+        self._wavers = wavers
+        self._chance = random.Random(5)
+
+    def go_on(self, for_s: float) -> float:
+        """The share of the rests that were taken to gather."""
+        began, slept = len(self.gathered), len(self._slept)
+        until, factor, again_s = self.clock() + for_s, 1.0, 0.0
+        while self.clock() < until:
+            if self.clock() >= again_s:
+                factor, again_s = 1 + self._chance.uniform(-self._wavers, self._wavers), self.clock() + LOOK_S
+            before = len(self._slept)
+            self._pace.rest()
+            gathered = len(self._slept) > before
+            self.gathered.append((self.clock(), gathered))
+            self.clock.advance(4 / (self.per_s(gathered) * factor))
+            self._pace.polled(4, 1000)
+        return (len(self._slept) - slept) / (len(self.gathered) - began)
+
+    def holds_s(self, gathering: bool) -> list[float]:
+        """How long each time went on in which it was so, but for those of trials."""
+        turns = [self.gathered[0]]
+        turns += [later for earlier, later in pairwise(self.gathered) if earlier[1] is not later[1]]
+        found = [later[0] - earlier[0] for earlier, later in pairwise(turns) if earlier[1] is gathering]
+        return [lasted for lasted in found if lasted > 5 * LOOK_S]
 
 
-def pause_s(polls: Polls) -> float:
-    """Gathering, which brings fewer from now on, is given up; for so long."""
-
-    def until_gathering_is(wanted: bool, per_s: float) -> float:
-        began = polls.clock()
-        while gathers(polls) is not wanted and polls.clock() < began + 60:
-            polls.come(4, per_s, windows=0.1)
-        return polls.clock() - began
-
-    assert gathers(polls)
-    until_gathering_is(False, (KEEPS - 0.05) * 2 * ENOUGH)
-    return until_gathering_is(True, 2 * ENOUGH)
+def by_gathering(plain: float, gathered: float) -> Callable[[bool], float]:
+    return lambda gathers: (gathered if gathers else plain) * ENOUGH
 
 
 def test_where_gathering_brings_fewer_it_is_left_alone_for_longer_and_longer() -> None:
-    polls = Polls(4, 2 * ENOUGH)
-    pauses = [pause_s(polls) for _ in range(3)]
-    assert pauses == [pytest.approx(wanted_s, abs=3 * LOOK_S) for wanted_s in (PAUSE_S, 2 * PAUSE_S, 4 * PAUSE_S)]
-
-
-def test_where_it_was_good_in_between_the_pauses_begin_anew() -> None:
-    polls = Polls(4, 2 * ENOUGH)
-    pauses = [pause_s(polls), pause_s(polls)]
-    polls.come(4, 2 * ENOUGH, windows=5)
-    pauses.append(pause_s(polls))
-    assert pauses == [pytest.approx(wanted_s, abs=3 * LOOK_S) for wanted_s in (PAUSE_S, 2 * PAUSE_S, PAUSE_S)]
-
-
-def left_alone() -> Polls:
-    """Gathering was given up just now: it had brought fewer."""
-    polls = Polls(4, 4 * ENOUGH)
-    polls.come(4, 2 * ENOUGH, windows=2.6)
-    return polls
-
-
-@pytest.mark.parametrize(
-    ("rate", "again"),
-    [(4 * ENOUGH, False), (4.8 * ENOUGH, False), (2.4 * ENOUGH, False), (1.6 * ENOUGH, True), (6 * ENOUGH, True)],
-    ids=["as-before", "a-little-more", "a-little-less", "less-than-gathered", "others-have-come"],
-)
-def test_the_pause_is_over_where_gathering_is_missed_or_others_have_come(rate: float, again: bool) -> None:
-    polls = left_alone()
-    assert not gathers(polls)
-    polls.come(4, rate, windows=5)
-    assert gathers(polls) is again
-
-
-def test_one_look_that_says_so_does_not_end_it() -> None:
-    polls = Polls(4, 3 * ENOUGH)
-    polls.come(4, 1.5 * ENOUGH, windows=1.1)
-    polls.come(4, 3 * ENOUGH, windows=1.1)
-    assert gathers(polls)
+    life = Life(by_gathering(4, 4 * (KEEPS - 0.1)))
+    assert life.go_on(60) < 0.1
+    expected = [HOLDS_S, 2 * HOLDS_S, 4 * HOLDS_S, LONGEST_HOLD_S]
+    assert life.holds_s(False)[:4] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
 
 
 def test_where_gathering_brings_as_many_it_goes_on() -> None:
-    polls = Polls(4, 2 * ENOUGH)
-    polls.come(4, (KEEPS + 0.05) * 2 * ENOUGH, windows=20)
-    polls.pace.rest()
-    assert polls.slept
+    life = Life(by_gathering(4, 4 * (KEEPS + 0.05)))
+    assert life.go_on(60) > 0.85
+    assert life.holds_s(True)[:2] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in (HOLDS_S, 2 * HOLDS_S)]
+
+
+@pytest.mark.parametrize(
+    ("gathered", "least", "most"), [(1.3, 0.75, 1.0), (0.6, 0.0, 0.2)], ids=["brings-more", "brings-fewer"]
+)
+def test_a_machine_that_wavers_is_not_taken_for_what_gathering_does(gathered: float, least: float, most: float) -> None:
+    assert least < Life(by_gathering(3, 3 * gathered), wavers=0.5).go_on(100) < most
+
+
+def test_where_it_turned_good_in_between_the_pauses_begin_anew() -> None:
+    life = Life(by_gathering(4, 3))
+    life.go_on(HOLDS_S + 2 * HOLDS_S + 2)
+    life.per_s = by_gathering(4, 4)
+    life.go_on(6 * HOLDS_S)
+    life.per_s = by_gathering(4, 3)
+    life.go_on(12 * HOLDS_S)
+    expected = [HOLDS_S, 2 * HOLDS_S, 4 * HOLDS_S, HOLDS_S, 2 * HOLDS_S]
+    assert life.holds_s(False)[:5] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
+
+
+@pytest.mark.parametrize(
+    ("rate", "tried"),
+    [(1.0, False), (0.8 * MORE, False), (1.2 / MORE, False), (1.1 * MORE, True), (0.9 / MORE, True)],
+    ids=["as-before", "a-little-more", "a-little-less", "many-more", "many-less"],
+)
+@pytest.mark.parametrize("good", [False, True], ids=["left-alone", "gathered"])
+def test_it_is_tried_anew_before_its_time_where_others_seem_to_have_come(good: bool, rate: float, tried: bool) -> None:
+    gathered = 6.0 if good else 4.5
+    life = Life(by_gathering(6, gathered))
+    life.go_on(1.5)
+    began = len(life.gathered)
+    life.per_s = by_gathering(6 * rate, gathered * rate)
+    life.go_on(HOLDS_S / 2)
+    wanted = tried and not (good and rate > 1)  # gathering serves many more as well
+    assert ({gathers for _, gathers in life.gathered[began:]} == {False, True}) is wanted
 
 
 def test_a_pause_of_the_clients_is_not_taken_for_gathering_that_brings_fewer() -> None:
-    polls = Polls(4, 2 * ENOUGH)
-    polls.clock.advance(5.0)
-    polls.pace.polled(0, 1000)
-    polls.come(4, 2 * ENOUGH, windows=2.5)
-    polls.pace.rest()
-    assert polls.slept
+    life = Life(by_gathering(4, 4))
+    for _ in range(40):
+        life.go_on(0.5)
+        life.clock.advance(1.0)
+        life._pace.polled(0, 1000)
+    assert life.go_on(10.0) > 0.8
+    assert max(life.holds_s(False)) < 2.0
 
 
 class Clients(Flow):
