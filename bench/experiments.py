@@ -104,7 +104,8 @@ def warmed(session: Session) -> Iterator[Row]:
 def lingers(session: Session) -> Iterator[Row]:
     """002.13: a longer linger makes larger batches, and waits."""
     for linger in (0, 1, 20, 200):
-        peer = Forebay(batching={"linger_ms": linger, "adaptive_linger": False, "max_batch_size": 64})
+        rules = {"linger_ms": linger, "adaptive_linger": False, "max_batch_size": 64}
+        peer = Forebay(batching=rules, logging={"level": "debug"})
         with session.asked(peer, session.work("T3", "float32")) as (driver, tree):
             found = session.closed(driver, tree, Plan(32, session.size.of(2_000), 5))
             yield {"case": f"linger {linger} ms", "rows a batch": mean_batch(driver), **kept(found)}

@@ -1,10 +1,11 @@
 """When a request is no longer worth running. Pure, told the time of day."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from forebay_consumer.clock import Clock, wall
-from forebay_consumer.record import Record
+from forebay_consumer.record import Item, Record
 from forebay_schemas import Envelope
 
 
@@ -17,6 +18,13 @@ class Expiry:
 
     ttl_s: float | None = None
     clock: Clock = wall
+
+    def among(self, items: Sequence[Item]) -> Mapping[int, str]:
+        """Which of these lapsed: why, by place. Mostly none can, which is seen without looking at each."""
+        if self.ttl_s is None and {item.envelope.deadline_s for item in items} <= {None}:
+            return {}
+        found = [(place, self.lapsed(item.record, item.envelope)) for place, item in enumerate(items)]
+        return {place: why for place, why in found if why is not None}
 
     def lapsed(self, record: Record, envelope: Envelope) -> str | None:
         """Which limit has passed, in words for the client, or None."""

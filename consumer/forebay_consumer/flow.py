@@ -1,6 +1,6 @@
 """How much may be inside the worker at once: rows and bytes from poll to confirmed reply."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock
 
@@ -53,12 +53,11 @@ class Flow:
         with self._lock:
             self._empty.wait_for(lambda: not self._rows, timeout_s)
 
-    def enter(self, records: Iterable[Record]) -> None:
+    def enter(self, records: Sequence[Record]) -> None:
         """Count polled records, each as one row until it is decoded."""
         with self._lock:
-            for record in records:
-                self._rows += record.rows
-                self._bytes += record.size
+            self._rows += sum([record.rows for record in records])
+            self._bytes += sum([record.size for record in records])
 
     def widen(self, record: Record, rows: int) -> None:
         """Correct a record's rows once they are known."""
@@ -68,12 +67,11 @@ class Flow:
             self._rows += rows - record.rows
             record.rows = rows
 
-    def leave(self, records: Iterable[Record]) -> None:
+    def leave(self, records: Sequence[Record]) -> None:
         """Count records out: answered, or given up."""
         with self._lock:
-            for record in records:
-                self._rows -= record.rows
-                self._bytes -= record.size
+            self._rows -= sum([record.rows for record in records])
+            self._bytes -= sum([record.size for record in records])
             self._room.notify_all()
             if not self._rows:
                 self._empty.notify_all()

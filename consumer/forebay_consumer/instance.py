@@ -20,7 +20,7 @@ from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
-from forebay_consumer.model import PADS, Model, cost_of
+from forebay_consumer.model import PADS, Model, costs_of
 from forebay_consumer.outcomes import Failed, Settler, split_rows
 from forebay_consumer.profile import Sizes, profile
 from forebay_consumer.profile_file import Profiles
@@ -66,7 +66,7 @@ class Instance:
             self._run,
             retries,
             self._ceiling,
-            lapsed=lambda item: expiry.lapsed(item.record, item.envelope),
+            lapsed=expiry.among,
             retrying=self._retrying,
             detail=detail,
         )
@@ -142,7 +142,8 @@ class Instance:
         started = self._clock()
         try:  # each alone, as in the warm-up: samples need not fit into one call, nor need there be any
             prepared = [row for sample in samples(self._model) for row in self._model.preprocess([sample], {})]
-            rows = [(row, cost_of(self._model, row)) for row in prepared if not isinstance(row, Exception)]
+            fit = [row for row in prepared if not isinstance(row, Exception)]
+            rows = list(zip(fit, costs_of(self._model, fit), strict=True))
         except Exception as error:
             raise ModelUnavailable(f"the model's samples cannot be profiled on {self._device}: {error}") from error
         if not rows:
@@ -182,10 +183,10 @@ class Instance:
                 self._metrics.padded(batch)
             self._breaker.check(outcomes)
             self._publish(outcomes)
-            failed = sum(isinstance(outcome, Fault) for outcome in outcomes)
+            failed = sum([isinstance(outcome, Fault) for outcome in outcomes])
             if not failed:
                 self._feed.ran(batch, self._clock() - taken)
-            self._log.info(
+            self._log.debug(
                 "batch done",
                 action="batch_done",
                 requests=len(batch.items),
@@ -402,7 +403,7 @@ def _check_json(outputs: Sequence[Any]) -> None:
 
 def _own(outputs: Any) -> Any:
     """A numpy array may be a buffer that the next pass writes to, and answers are written out while that runs."""
-    return outputs.copy() if hasattr(outputs, "__array_interface__") else outputs
+    return outputs.copy() if hasattr(type(outputs), "__array_interface__") else outputs
 
 
 def _ms(seconds: float) -> float:

@@ -13,8 +13,8 @@ from forebay_consumer.errors import KafkaFailure
 from forebay_consumer.record import Claim, Fault, Outcome, Success
 from forebay_consumer.routes import Routes
 from forebay_schemas import Code
-from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE, WireHeaders
-from forebay_schemas.reply import encoded, shared_headers
+from forebay_schemas.headers import CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE
+from forebay_schemas.reply import Headers, ResultWriter, own_headers, shared_headers
 
 _MOST_CUTS: Final = 2
 LOST_AFTER_S: Final = 10.0  # more than it takes a new topic to be known everywhere
@@ -40,7 +40,7 @@ class Message:
 
     __slots__ = ("alone", "cuts", "headers", "key", "letter", "lost_since_s", "owed", "partition", "topic", "value")
 
-    def __init__(self, owed: Owed, topic: str, key: Any, value: bytes | None, headers: Any) -> None:
+    def __init__(self, owed: Owed, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> None:
         self.owed = owed
         self.topic = topic
         self.key = key
@@ -76,10 +76,10 @@ class Writer:
         self._clock = clock
         # Of the last result; the next one mostly shares them.
         self._claim: Claim | None = None
-        self._shared: WireHeaders = []
+        self._shared: Headers = []
         self._timing: Mapping[str, float] = {}
-        self._encoded: Any = encoded(self._timing)
-        self._model = served
+        self._dtype = served.dtype
+        self._results = ResultWriter(served, self._timing)
         self._log = structlog.get_logger()
 
     @property
@@ -148,34 +148,35 @@ class Writer:
         return self._error(Fault(outcome.record, envelope, Code.INVALID_REQUEST, text, "publish"))
 
     def _result(self, outcome: Success) -> Message:
-        envelope = outcome.envelope
-        if outcome.dtype != self._model.dtype:
+        record, envelope = outcome.record, outcome.envelope
+        if outcome.timing is not self._timing or outcome.dtype != self._dtype:
             # Of the copy that ran it: copies on unlike devices may compute in unlike precisions.
-            self._model = replace(self._served, dtype=outcome.dtype)
-        if outcome.timing is not self._timing:
-            self._timing, self._encoded = outcome.timing, encoded(outcome.timing)
-        if outcome.record.claim is not self._claim:
-            self._claim, self._shared = outcome.record.claim, shared_headers(outcome.record, self._served, None)
-        value = schemas.result_body(envelope, self._model, outcome.outputs, self._encoded)
-        return self._reply(Owed(outcome, None, 1, self._clock()), value, None, self._shared)
+            self._timing, self._dtype = outcome.timing, outcome.dtype
+            self._results = ResultWriter(replace(self._served, dtype=outcome.dtype), outcome.timing)
+        if record.claim is not self._claim:
+            self._claim, self._shared = record.claim, shared_headers(record, self._served, None)
+        value = self._results.body(envelope, outcome.outputs)
+        headers = own_headers(envelope, record.offset, self._shared)
+        return self._reply(Owed(outcome, None, 1, self._clock()), value, headers)
 
     def _error(self, fault: Fault) -> list[Message]:
         kept = self.keeps(fault.code)
         owed = Owed(fault, fault.code, 2 if kept else 1, self._clock())
-        messages = [self._reply(owed, schemas.error_body(fault.envelope, fault.code, fault.message), fault.code)]
+        value = schemas.error_body(fault.envelope, fault.code, fault.message)
+        headers = schemas.reply_headers(fault.envelope, fault.record, self._served, fault.code)
+        messages = [self._reply(owed, value, headers)]
         if kept:
             assert self._dead_letter_topic is not None
-            headers = dead_letters.headers(fault, self._origin)
-            letter = Message(owed, self._dead_letter_topic, fault.record.key, fault.record.value, headers)
+            of_letter = dead_letters.headers(fault, self._origin)
+            letter = Message(owed, self._dead_letter_topic, fault.record.key, fault.record.value, of_letter)
             letter.letter = True
             messages.append(letter)
         return messages
 
-    def _reply(self, owed: Owed, value: bytes, code: Code | None, shared: WireHeaders | None = None) -> Message:
+    def _reply(self, owed: Owed, value: bytes, headers: Headers) -> Message:
         envelope = owed.outcome.envelope
-        headers = schemas.reply_headers(envelope, owed.record, self._served, code, shared)
         topic = self._routes.resolve_or_default(envelope.reply_topic)
-        message = Message(owed, topic, envelope.id, value, headers)
+        message = Message(owed, topic, envelope.id.encode(), value, headers)
         if envelope.reply_partition is not None and envelope.reply_topic in (None, topic):
             message.partition = envelope.reply_partition
         return message
@@ -185,7 +186,8 @@ class Writer:
         if reply.cuts:
             raise KafkaFailure(f"Kafka: {reply.topic} takes not even a small error; raise its max.message.bytes")
         reply.cuts += 1
-        self._log.warning("headers not echoed", action="reply_cut", topic=reply.topic, request=reply.key)
+        request = reply.owed.outcome.envelope.id
+        self._log.warning("headers not echoed", action="reply_cut", topic=reply.topic, request=request)
         reply.headers = [(name, value) for name, value in reply.headers if name not in _ECHOED]
 
     def _cut(self, letter: Message) -> None:

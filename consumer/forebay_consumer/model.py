@@ -114,6 +114,8 @@ class Model(ABC):
         return ("cpu",)
 
 
-def cost_of(model: Model, row: Any) -> int:
-    """The cost of a prepared row as a plain integer of at least 1, whatever kind of number the model gives."""
-    return max(1, int(model.cost(row)))
+def costs_of(model: Model, rows: Sequence[Any]) -> list[int]:
+    """The costs of prepared rows as plain integers of at least 1, whatever kind of number the model gives."""
+    if getattr(model.cost, "__func__", None) is Model.cost:
+        return [1] * len(rows)
+    return [max(1, int(model.cost(row))) for row in rows]

@@ -5,7 +5,7 @@ device could not hold is cut smaller, and remembered. Anything else is halved an
 at most 2·⌈log2(n)⌉ + 1 passes for one culprit among n items. Every other item gets its ordinary result.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from forebay_consumer.ceiling import Ceiling, Part
@@ -38,9 +38,9 @@ class Failed(Exception):
         self.attempts = attempts
 
 
-def never(_item: Item) -> str | None:
+def never(_items: Sequence[Item]) -> Mapping[int, str]:
     """Nothing lapses."""
-    return None
+    return {}
 
 
 def unheard(_error: Exception, _attempt: int) -> None:
@@ -54,7 +54,7 @@ class Settler(Generic[T]):
         run: one pass over some of the items; gives one value per item, in order, or raises.
         retries: what is run again.
         ceiling: what the instance's device holds.
-        lapsed: asked before every pass; why an item is not worth one any more, or None.
+        lapsed: asked before every pass; why some items are not worth one any more, by place.
         retrying: told of what a pass raised before it is run again, and which attempt that was.
         detail: how much of an exception the client is told.
     """
@@ -64,7 +64,7 @@ class Settler(Generic[T]):
         run: Callable[[Sequence[Item]], Sequence[T]],
         retries: Retries,
         ceiling: Ceiling,
-        lapsed: Callable[[Item], str | None] = never,
+        lapsed: Callable[[Sequence[Item]], Mapping[int, str]] = never,
         retrying: Callable[[Exception, int], None] = unheard,
         detail: Detail = "message",
     ) -> None:
@@ -97,13 +97,12 @@ class Settler(Generic[T]):
 
     def _live(self, items: Sequence[Item], attempt: int, outcomes: dict[int, T | Failed]) -> Sequence[Item]:
         """The items that are still worth a pass; the others get their outcome."""
-        live = []
-        for item in items:
-            if (lapsed := self._lapsed(item)) is None:
-                live.append(item)
-            else:
-                outcomes[id(item)] = Failed(Code.EXPIRED, f"{lapsed} before it could be run", attempt - 1)
-        return live
+        lapsed = self._lapsed(items)
+        if not lapsed:
+            return items
+        for place, why in lapsed.items():
+            outcomes[id(items[place])] = Failed(Code.EXPIRED, f"{why} before it could be run", attempt - 1)
+        return [item for place, item in enumerate(items) if place not in lapsed]
 
     def _part(self, part: Part, attempt: int) -> list[T | Failed]:
         try:
@@ -159,7 +158,7 @@ class Settler(Generic[T]):
 
 def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[Any]]:
     """Give each item the outputs of its own rows, in order."""
-    if len(outputs) == len(items) and type(outputs) is list:  # a row each, as mostly
+    if len(outputs) == len(items):  # a row each, as mostly
         return [[output] for output in outputs]
     split, start = [], 0
     for item in items:

@@ -24,7 +24,7 @@ from forebay_consumer.frames import forget_frames
 from forebay_consumer.logs import where_raised
 from forebay_consumer.meaning import translated
 from forebay_consumer.metrics import Metrics
-from forebay_consumer.model import Model, cost_of
+from forebay_consumer.model import Model, costs_of
 from forebay_consumer.record import Claim, Fault, Item, Outcome, Record
 from forebay_consumer.routes import Routes
 from forebay_consumer.watchdog import Watchdog
@@ -38,6 +38,8 @@ from forebay_schemas import (
     RequestError,
     TooLarge,
     Unsupported,
+    read_envelope,
+    read_request,
 )
 
 
@@ -85,6 +87,7 @@ class Preprocessor:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._expiry = expiry
+        self._has_ttl = expiry.ttl_s is not None
         self._detail = detail
         self._log = structlog.get_logger()
 
@@ -97,7 +100,9 @@ class Preprocessor:
         groups: dict[bytes, list[_Decoded]] = {}
         faults: list[Fault] = []
         for record in records:
-            envelope, content = self._read(record)
+            value = record.value
+            fits = value is None or len(value) <= self._max_bytes
+            envelope, content = read_request(record) if fits else self._too_large(record)
             try:
                 content = self._admit(record, envelope, content)
                 key = _parameters_key(content.parameters) if content.parameters else b""
@@ -113,13 +118,10 @@ class Preprocessor:
             self._prepare(key, group, items, faults)
         return items, faults
 
-    def _read(self, record: Record) -> tuple[Envelope, Content | RequestError]:
+    def _too_large(self, record: Record) -> tuple[Envelope, TooLarge]:
+        """Parsing takes many times the bytes; the envelope comes from headers and key alone."""
         size = len(record.value or b"")
-        if size <= self._max_bytes:
-            return schemas.read_request(record)
-        # Parsing takes many times the bytes; the envelope then comes from headers and key alone.
-        refusal = TooLarge(f"value: {size} bytes; limits.max_request_bytes is {self._max_bytes}")
-        return schemas.read_envelope(record), refusal
+        return read_envelope(record), TooLarge(f"value: {size} bytes; limits.max_request_bytes is {self._max_bytes}")
 
     def _admit(self, record: Record, envelope: Envelope, content: Content | RequestError) -> Content:
         """Refuse what need not reach the model."""
@@ -141,7 +143,8 @@ class Preprocessor:
             raise TooLarge(f"inputs: {len(content.inputs)} rows in one request; max_batch_size is {self._max_rows}")
         if self._max_backlog is not None and (behind := self._behind(record)) > self._max_backlog:
             raise Rejected(f"{behind} requests wait behind this one; limits.max_backlog is {self._max_backlog}")
-        if (lapsed := self._expiry.lapsed(record, envelope)) is not None:
+        may_lapse = envelope.deadline_s is not None or self._has_ttl
+        if may_lapse and (lapsed := self._expiry.lapsed(record, envelope)) is not None:
             raise Expired(f"{lapsed} when the request was taken up")
         return content
 
@@ -174,25 +177,33 @@ class Preprocessor:
         """Give each request its own prepared rows, or its refusal."""
         start = 0
         for record, envelope, content in group:
-            end = start + len(content.inputs)
-            rows, of_rows = prepared[start:end], costs[start:end]
-            start = end
-            if _REFUSED in of_rows:
-                index = of_rows.index(_REFUSED)
-                refusal = rows[index]
+            count = len(content.inputs)
+            rows = prepared[start : start + count]
+            if count == 1:  # as mostly
+                least = most = total = costs[start]
+            else:
+                of_rows = costs[start : start + count]
+                least, most, total = min(of_rows), max(of_rows), sum(of_rows)
+            start += count
+            if least == _REFUSED:
+                index, refusal = next((at, row) for at, row in enumerate(rows) if isinstance(row, RequestError))
                 where = f"inputs[{index}]: " if len(rows) > 1 else ""
                 faults.append(Fault(record, envelope, refusal.code, where + refusal.message, "preprocess", 0))
             else:
                 # A key of its own keeps it out of every other's pass.
                 company = (key, record.claim, record.offset) if record.alone else key
-                items.append(Item(record, envelope, rows, max(of_rows), sum(of_rows), content.parameters, company))
+                items.append(Item(record, envelope, rows, most, total, content.parameters, company))
 
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
             prepared = list(self._model.preprocess(rows, dict(parameters)))  # a copy: others have the same
-            model = self._model
-            costs = [_REFUSED if isinstance(row, RequestError) else cost_of(model, row) for row in prepared]
+            refused = [isinstance(row, RequestError) for row in prepared]
+            if True in refused:
+                pairs = zip(prepared, refused, strict=True)
+                costs = [_REFUSED if no else costs_of(self._model, [row])[0] for row, no in pairs]
+            else:
+                costs = costs_of(self._model, prepared)
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
         if _REFUSED in costs:

@@ -104,7 +104,7 @@ class Window:
         if self._follows:
             for claim, of_claim in groupby(items, claim_of):
                 self._past(claim, [item.record.offset for item in of_claim])
-        if any(item.record.alone for item in items):
+        if True in [item.record.alone for item in items]:
             # Its turn came when nothing else of its kind was inside, and its lock runs out.
             self._waiting = deque(sorted(self._waiting, key=lambda item: not item.record.alone))
 

@@ -106,6 +106,8 @@ _OF_V2: Final = frozenset(
 _BARE: Final = tuple([Envelope._field_defaults[name] for name in Envelope._fields[3:]])
 _CORRELATIONS: Final = (names.CORRELATION_ID, names.SPRING_CORRELATION_ID)
 _PLAIN, _V2 = Form.PLAIN, Form.V2  # looking a member up costs as much as reading a small field
+_loads: Final = orjson.loads
+_FEW: Final = MAX_ID_BYTES // 4  # a character takes 4 bytes at most
 _make: Final = tuple.__new__  # a named tuple's own takes twice the time
 _REST_OF_PLAIN: Final = (_PLAIN, None, *_BARE)
 
@@ -114,9 +116,9 @@ def read_request(source: Source) -> tuple[Envelope, Content | RequestError]:
     """Read one record. Never raises: what is wrong comes back beside an envelope that can be answered."""
     if not source.headers and (value := source.value) and value.startswith(b"{"):
         try:
-            body = _decode_object(value, hint=True)
-        except RequestError as error:
-            return Envelope(_default_id(source)), _bare(error)
+            body = _loads(value)
+        except orjson.JSONDecodeError as error:
+            return Envelope(_default_id(source)), _bare(_not_json(error, hint=True))
         return _read_usual(body) or _read_object(body, source, None, named=False)
     try:
         content_type, named, envelope = _read_headers(source)
@@ -158,8 +160,7 @@ def _usable_id(raw: bytes) -> str | None:
 
 
 def _is_usable(text: str) -> bool:
-    few = 0 < len(text) <= MAX_ID_BYTES // 4  # a character takes 4 bytes at most
-    return text.isprintable() and (few or 0 < len(text.encode()) <= MAX_ID_BYTES)
+    return text.isprintable() and (0 < len(text) <= _FEW or 0 < len(text.encode()) <= MAX_ID_BYTES)
 
 
 def _default_id(source: Source) -> str:
@@ -337,13 +338,17 @@ def sniff(value: bytes) -> str:
 
 def _decode_object(value: bytes, *, hint: bool) -> dict[str, Any]:
     try:
-        body = orjson.loads(value)
+        body = _loads(value)
     except orjson.JSONDecodeError as error:
-        advice = f"; if this is text that starts with {{, send the header content-type: {TEXT}" if hint else ""
-        raise DecodeError(f"value: not valid JSON ({error}){advice}") from None
+        raise _not_json(error, hint=hint) from None
     if not isinstance(body, dict):
         raise InvalidRequest(f"body: expected a JSON object, got {_kind(body)}")
     return body
+
+
+def _not_json(error: orjson.JSONDecodeError, *, hint: bool) -> DecodeError:
+    advice = f"; if this is text that starts with {{, send the header content-type: {TEXT}" if hint else ""
+    return DecodeError(f"value: not valid JSON ({error}){advice}")
 
 
 def _read_object(
@@ -380,7 +385,8 @@ def _read_usual(body: dict[str, Any]) -> tuple[Envelope, Content] | None:
     """
     if len(body) == 2:
         told, inputs = body.get("id"), body.get("inputs")
-        if type(told) is str and _is_usable(told) and type(inputs) is list and inputs and dict not in map(type, inputs):
+        usable = type(told) is str and told.isprintable() and 0 < len(told) <= _FEW
+        if usable and type(inputs) is list and inputs and dict not in map(type, inputs):
             return _make(Envelope, (told, *_REST_OF_PLAIN)), _make(Content, (inputs, {}))
     return None
 

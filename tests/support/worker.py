@@ -165,7 +165,7 @@ def _defaults(journal: Path) -> dict[str, Any]:
         "kafka": dict(CLASSIC_CLOCKS),
         "model": {"name": "scripted", "class": "support.scripted:Scripted", "options": {"journal": str(journal)}},
         "metrics": {"host": "127.0.0.1", "port": 0},
-        "logging": {"format": "json"},
+        "logging": {"format": "json", "level": "debug"},
     }
 
 

@@ -9,7 +9,7 @@ from forebay_consumer.config import WorkerSettings
 from forebay_consumer.dlq.topic import DeadLetterTopic, Span
 from forebay_consumer.errors import BadConfig, FatalError
 from forebay_consumer.meaning import translated
-from forebay_consumer.model import Model, cost_of
+from forebay_consumer.model import Model, costs_of
 from forebay_consumer.preprocess import Preprocessor
 from forebay_consumer.record import Claim, Item, Record
 from forebay_consumer.routes import Routes
@@ -139,10 +139,11 @@ def prepare_samples(rows: Sequence[Any], model: Model) -> Prepared:
     try:
         with translated():
             prepared = model.preprocess(rows, {})
+            fit = [(number, row) for number, row in enumerate(prepared) if not isinstance(row, RequestError)]
+            costs = costs_of(model, [row for _, row in fit])
             good = [
                 Item(_record(number, b"", None), Envelope(str(number)), [row], cost, cost, key=b"")
-                for number, row in enumerate(prepared)
-                if not isinstance(row, RequestError) and (cost := cost_of(model, row))
+                for (number, row), cost in zip(fit, costs, strict=True)
             ]
     except FatalError:
         raise

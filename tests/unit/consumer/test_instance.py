@@ -234,6 +234,14 @@ def test_an_expired_item_costs_no_row_of_a_pass() -> None:
     assert {outcome.stage for outcome in outcomes.values() if isinstance(outcome, Fault)} == {"window"}
 
 
+@pytest.mark.parametrize("deadline_s", [0.0, 999.0], ids=str)
+def test_a_request_that_waited_past_its_own_deadline_is_not_run(deadline_s: float) -> None:
+    bench = Bench(Answering(lambda _: None))
+    late, early = make_item(0), make_item(1)
+    late.envelope = late.envelope._replace(deadline_s=deadline_s)
+    assert codes(bench.run(late, early)) == {0: Code.EXPIRED, 1: None}
+
+
 def test_a_transient_error_is_tried_again_and_counted() -> None:
     left = [ConnectionResetError(), TransientError("busy")]
 

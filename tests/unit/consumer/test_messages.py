@@ -37,7 +37,7 @@ def test_results_that_follow_one_another_each_tell_their_own() -> None:
         timing, dtype, place = timings[number & 1], ("float32", None)[number >> 1 & 1], places[number >> 2 & 3]
         record = replace(place, offset=number)
         (message,) = writer.messages(Success(record, read_request(record)[0], [number], timing, dtype))
-        found = read_reply(message.key, message.value, [(name, str(value).encode()) for name, value in message.headers])
+        found = read_reply(message.key, message.value, message.headers)
         assert isinstance(found, Result)
         assert (found.outputs, found.timing, found.model.dtype) == ([number], timing, dtype)
         assert found.source == (place.topic, place.partition, number)

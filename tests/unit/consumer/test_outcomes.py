@@ -1,10 +1,11 @@
 """One outcome per record, however the pass goes."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, log2
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -268,9 +269,13 @@ def test_a_wait_that_the_end_of_the_worker_cuts_short_concludes_nothing() -> Non
 # --- what comes too late ---
 
 
+def late(why: str, is_late: Callable[[Item], bool]) -> Callable[[Sequence[Item]], Mapping[int, str]]:
+    return lambda waiting: {place: why for place, item in enumerate(waiting) if is_late(item)}
+
+
 def test_an_item_whose_time_has_passed_is_expired_without_a_pass_and_the_rest_goes_on() -> None:
     run = culprits()
-    settled = settle(items(4), run, lapsed=lambda item: "its time had passed" if item.record.offset == 1 else None)
+    settled = settle(items(4), run, lapsed=late("its time had passed", lambda item: item.record.offset == 1))
     assert plain(settled) == [0, Code.EXPIRED, 2, 3]
     assert str(settled[1]) == "its time had passed before it could be run"
     assert run.seen == [[0, 2, 3]]
@@ -278,7 +283,7 @@ def test_an_item_whose_time_has_passed_is_expired_without_a_pass_and_the_rest_go
 
 def test_a_batch_whose_time_has_passed_is_no_pass_at_all() -> None:
     run = culprits()
-    assert plain(settle(items(2), run, lapsed=lambda _item: "late")) == [Code.EXPIRED] * 2
+    assert plain(settle(items(2), run, lapsed=late("late", lambda _: True))) == [Code.EXPIRED] * 2
     assert run.seen == []
 
 
@@ -289,7 +294,7 @@ def test_time_that_passes_while_a_pass_is_tried_again_counts() -> None:
         items(2),
         run,
         retries=Retries(3, 4.0, 4.0, clock.advance, lambda: 0.75),
-        lapsed=lambda item: "late" if item.record.offset == 1 and clock.now >= 3.0 else None,
+        lapsed=late("late", lambda item: item.record.offset == 1 and clock.now >= 3.0),
     )
     assert plain(settled) == [0, Code.EXPIRED]
     assert run.seen == [[0, 1], [0]]
@@ -303,7 +308,7 @@ def test_time_that_passes_while_another_part_of_the_batch_runs_counts() -> None:
         clock.advance(1.0)
         return device(part)
 
-    made = Settler(run, Retries(), Ceiling(), lambda _item: "late" if clock.now >= 3.0 else None)
+    made = Settler(run, Retries(), Ceiling(), late("late", lambda _: clock.now >= 3.0))
     assert plain(made.settle(items(6))) == [0, *[Code.EXPIRED] * 5]
     assert device.costs == [6, 3, 1]
 
@@ -380,4 +385,7 @@ def test_an_interrupt_concludes_nothing() -> None:
 )
 def test_each_item_gets_the_outputs_of_its_own_rows(rows: Sequence[int], expected: list[list[int]]) -> None:
     made = [make_item(offset, rows=count) for offset, count in enumerate(rows)]
-    assert split_rows(list(range(sum(rows))), made) == expected
+    kinds: list[Any] = [list, tuple, np.array]
+    for kind in kinds:
+        split = split_rows(kind(range(sum(rows))), made)
+        assert [list(outputs) for outputs in split] == expected

@@ -25,7 +25,7 @@ from forebay_schemas import (
 )
 from forebay_schemas.documents import reply_schema
 from forebay_schemas.headers import RawHeaders
-from forebay_schemas.reply import encoded
+from forebay_schemas.reply import ResultWriter
 from unit.schemas.wire import Wire
 
 VALID = Draft202012Validator(reply_schema())
@@ -205,26 +205,33 @@ def test_outputs_of_a_v2_reply_are_one_tensor(outputs: list[Any], expected: dict
     assert (body["model_name"], body["model_version"]) == ("sentiment", "7")
 
 
-@pytest.mark.parametrize("written", [dict, encoded], ids=["as it is", "written once"])
-def test_the_parameters_of_a_v2_reply_are_scalars_as_the_protocol_has_them(written: Any) -> None:
+def test_the_parameters_of_a_v2_reply_are_scalars_as_the_protocol_has_them() -> None:
     model = Model("m", dtype="bfloat16")
-    body = orjson.loads(result_body(Envelope("42", Form.V2), model, [1], written(TIMING)))
+    body = orjson.loads(result_body(Envelope("42", Form.V2), model, [1], TIMING))
     assert body["parameters"] == {**TIMING, "model_dtype": "bfloat16"}
+
+
+def test_one_writer_writes_results_of_both_forms_in_any_order() -> None:
+    writer = ResultWriter(MODEL, TIMING)
+    envelopes = [Envelope(str(number), form) for number, form in enumerate((Form.PLAIN, Form.V2, Form.V2, Form.PLAIN))]
+    for envelope in envelopes:
+        outputs = [f"of {envelope.id}"]
+        assert writer.body(envelope, outputs) == result_body(envelope, MODEL, outputs, TIMING)
 
 
 @pytest.mark.parametrize("code", [None, *Code])
 def test_the_headers_of_a_reply_say_whose_it_is_and_how_it_went(code: Code | None) -> None:
     wire = reply_headers(Envelope("42"), Wire(), MODEL, code)
     assert dict(wire) == {
-        "request-id": "42",
-        "status": "ok" if code is None else "error",
-        "model": "sentiment",
-        "model-version": "7",
-        "content-type": "application/json",
-        "source-topic": "requests",
-        "source-partition": "3",
-        "source-offset": "1207",
-        **({} if code is None else {"code": code.value}),
+        "request-id": b"42",
+        "status": b"ok" if code is None else b"error",
+        "model": b"sentiment",
+        "model-version": b"7",
+        "content-type": b"application/json",
+        "source-topic": b"requests",
+        "source-partition": b"3",
+        "source-offset": b"1207",
+        **({} if code is None else {"code": code.value.encode()}),
     }
     assert len(wire) == len(dict(wire))
 
@@ -240,12 +247,8 @@ def test_the_headers_of_a_reply_echo_the_correlation_and_the_trace(names: tuple[
     assert (wire["traceparent"], wire["tracestate"]) == (b"00-1", b"s=1")
 
 
-def as_read(wire: list[tuple[str, str | bytes | None]]) -> RawHeaders:
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in wire]
-
-
 def test_a_reader_learns_the_source_from_the_headers() -> None:
-    headers = as_read(reply_headers(Envelope("42"), Wire(), MODEL, None))
+    headers = reply_headers(Envelope("42"), Wire(), MODEL, None)
     result = read_reply(None, result_body(Envelope("42"), MODEL, ["a"], {}), headers)
     assert result.source == ("requests", 3, 1207)
 
