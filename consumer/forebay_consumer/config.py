@@ -500,7 +500,7 @@ class MetricsSettings(Part):
 
 
 class LoggingSettings(Part):
-    """One line a batch, on standard error."""
+    """What is written, on standard error; at debug a line for each batch."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least level written.")] = "info"
     format: Annotated[

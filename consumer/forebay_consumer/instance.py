@@ -1,7 +1,7 @@
 """One copy of the model on one device, with a thread of its own: collate, forward, postprocess."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -253,6 +253,8 @@ class Instance:
         forwarded = self._clock()
         outputs = self._model.postprocess(output, rows, parameters)
         finished = self._clock()
+        if isinstance(outputs, (Mapping, str, bytes)):  # as of transformers' outputs, which have a length
+            raise TypeError(f"the model gave a {type(outputs).__name__}; expected one output per row, in order")
         if len(outputs) != len(rows):
             raise WrongLength(len(rows), len(outputs))
         self._tell_padding(batch)

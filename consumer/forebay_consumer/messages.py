@@ -151,8 +151,8 @@ class Writer:
         record, envelope = outcome.record, outcome.envelope
         if outcome.timing is not self._timing or outcome.dtype != self._dtype:
             # Of the copy that ran it: copies on unlike devices may compute in unlike precisions.
-            self._timing, self._dtype = outcome.timing, outcome.dtype
             self._results = ResultWriter(replace(self._served, dtype=outcome.dtype), outcome.timing)
+            self._timing, self._dtype = outcome.timing, outcome.dtype
         if record.claim is not self._claim:
             self._claim, self._shared = record.claim, shared_headers(record, self._served, None)
         value = self._results.body(envelope, outcome.outputs)

@@ -158,7 +158,7 @@ class Settler(Generic[T]):
 
 def split_rows(outputs: Sequence[Any], items: Sequence[Item]) -> list[Sequence[Any]]:
     """Give each item the outputs of its own rows, in order."""
-    if len(outputs) == len(items):  # a row each, as mostly
+    if len(outputs) == len(items) and type(outputs) is list:  # a row each, as mostly
         return [[output] for output in outputs]
     split, start = [], 0
     for item in items:

@@ -26,7 +26,7 @@ MANY: Final = 32  # of so many, what a turn costs is hardly seen: no rest is lon
 GATHER_S: Final = 0.006  # the longest rest for them
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
-SURE: Final = 3  # looks in a row whose mean is trusted
+SURE: Final = 6  # looks in a row that are trusted
 ROUNDS: Final = 6  # of a trial, at most: a look with gathering and one without
 KEEPS: Final = 0.9  # of the rate without, or more, is good
 MORE: Final = 1.3  # times the rate, or as much less: these are other clients
@@ -35,7 +35,7 @@ LONGEST_HOLD_S: Final = 16.0
 
 
 class _Trial:
-    """Rates with and without gathering, looked at in turns."""
+    """Rates with and without gathering, looked at in turns: with, without, without, with, so that no trend counts."""
 
     def __init__(self) -> None:
         self._rates: dict[bool, list[float]] = {False: [], True: []}
@@ -43,7 +43,7 @@ class _Trial:
     @property
     def gathers(self) -> bool:
         """Whether the next look is one with gathering."""
-        return len(self._rates[True]) <= len(self._rates[False])
+        return sum(map(len, self._rates.values())) % 4 in (0, 3)
 
     def saw(self, per_s: float, gathering: bool) -> None:
         self._rates[gathering].append(per_s)
@@ -90,7 +90,7 @@ class Pace:
         self._polled_s = self._since_s = clock()
         self._count = 0  # since then
         self._idle = False  # a poll since then brought nothing
-        self._gathering = False  # since then
+        self._gathering = self._gathered = False  # since then: whether it is to, and whether there was occasion
         self._per_s = 0.0  # in the time before that
         self._looks: deque[float] = deque(maxlen=SURE)  # the last, per second, since a verdict
         self._trial: _Trial | None = None  # under way
@@ -118,35 +118,47 @@ class Pace:
             per_s = max(self._per_s, self._plain_per_s)
             rest_s = min(self._gather_s, min(MANY, self._room) / per_s)
             if (left_s := self._polled_s + rest_s - self._clock()) > 0:
+                self._gathered = True
                 self._sleep(left_s)
         elif self._rest_s:
             self._flow.wait_empty(self._rest_s)
 
     def _look(self, now: float) -> None:
         self._per_s = per_s = self._count / (now - self._since_s)
-        if not self._idle:  # else they may have had no more to ask
+        if not self._idle:
             self._looks.append(per_s)
-            self._judge(now, per_s)
+        if self._trial is None:
+            self._watch(now)
+        elif self._idle or self._gathering is not self._gathered:
+            self._give_up(now)  # they had no more to ask, or a backlog left no occasion: that tells nothing
+        else:
+            self._trial.saw(per_s, self._gathering)
+            self._judge(now, self._trial)
         trying = self._good if self._trial is None else self._trial.gathers
         self._gathering = trying and self._fast() and not self._idle
-        self._since_s, self._count, self._idle = now, 0, False
+        self._since_s, self._count, self._idle, self._gathered = now, 0, False, False
 
-    def _judge(self, now: float, per_s: float) -> None:
-        if (trial := self._trial) is None:
-            if not self._fast():
-                self._until_s = now if self._good else self._until_s
-            elif now >= self._until_s or self._others():
-                self._trial = _Trial()
-            return
-        trial.saw(per_s, self._gathering)
+    def _watch(self, now: float) -> None:
+        """Begin a trial when it is time for one."""
+        if not self._fast():
+            self._until_s = now if self._good else self._until_s
+        elif not self._idle and (now >= self._until_s or self._others()):
+            self._trial = _Trial()
+
+    def _judge(self, now: float, trial: _Trial) -> None:
         self._plain_per_s = trial.mean(False)
         if not self._fast():
-            self._trial = None
+            self._give_up(now)
         elif (good := trial.verdict()) is not None:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if good is self._good else HOLDS_S
             self._trial, self._good, self._until_s = None, good, now + self._hold_s
             self._then_per_s = trial.mean(good)
             self._looks.clear()
+
+    def _give_up(self, now: float) -> None:
+        """End a trial without a verdict."""
+        self._trial, self._until_s = None, now + HOLDS_S
+        self._looks.clear()
 
     def _fast(self) -> bool:
         """Whether a rest would bring enough; in a trial, which may slow them down, by the looks without."""

@@ -145,10 +145,6 @@ class _Worker:
             time.sleep(0.1)
         raise DemoError(f"the {self.name} worker was not ready within {READY_WITHIN_S:.0f} s")
 
-    def batches(self) -> list[int]:
-        lines = (line for line in self.log.read_text().splitlines() if '"action":"batch_done"' in line)
-        return [orjson.loads(line)["rows"] for line in lines]
-
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -270,8 +266,8 @@ def _show(console: Console, answers: _Answers, workers: Sequence[_Worker]) -> No
     console.print(table)
     for worker in workers:
         found = answers.found[worker.name]
-        sizes = Counter(worker.batches())
-        shown = ", ".join(f"{size} ({times}×)" for size, times in sorted(sizes.items(), reverse=True))
+        batches = Counter(int(result.timing["batch_size"]) for _, result in found)  # a row each
+        shown = ", ".join(f"{size} ({count // size}×)" for size, count in sorted(batches.items(), reverse=True))
         right = sum(result.outputs[0].get("label") == request.source for request, result in found
                     if isinstance(result.outputs[0], dict))  # fmt: skip
         score = f"; {right} of {len(found)} labels as expected" if worker.name != "embeddings" else ""

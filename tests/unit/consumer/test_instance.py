@@ -225,6 +225,17 @@ def test_failures_of_one_batch_have_each_its_own_code() -> None:
     assert codes(outcomes) == {0: Code.OUT_OF_MEMORY, 1: Code.MODEL_ERROR, 2: Code.EXPIRED, 3: None}
 
 
+@pytest.mark.parametrize("outputs", [{"logits": [0.5]}, "x", b"x"], ids=["a mapping", "text", "bytes"])
+def test_outputs_that_are_no_list_are_told_by_their_kind(outputs: Any) -> None:
+    class Odd(Answering):
+        def forward(self, batch: Sequence[Any]) -> Any:
+            return outputs
+
+    bench = Bench(Odd(lambda _: None))
+    with pytest.raises(ModelUnavailable, match=f"gave a {type(outputs).__name__}; expected one output per row"):
+        bench.instance.warm_up(lambda _: ["a row"], [1], 1)
+
+
 def test_an_expired_item_costs_no_row_of_a_pass() -> None:
     passes: list[int] = []
     bench = Bench(Answering(lambda rows: passes.append(len(rows))), ttl_s=10.0)

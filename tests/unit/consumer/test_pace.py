@@ -258,14 +258,46 @@ def test_it_is_tried_anew_before_its_time_where_others_seem_to_have_come(good: b
     assert ({gathers for _, gathers in life.gathered[began:]} == {False, True}) is wanted
 
 
+def with_pauses(life: Life, busy_s: float, pause_s: float, for_s: float) -> float:
+    """The share of gathering rests while the clients have nothing to ask now and then."""
+    shares, until = [], life.clock() + for_s
+    while life.clock() < until:
+        shares.append(life.go_on(busy_s))
+        life.clock.advance(pause_s)
+        life._pace.polled(0, 1000)
+    return sum(shares) / len(shares)
+
+
+@pytest.mark.parametrize(("busy_s", "pause_s"), [(0.1, 0.1), (0.15, 0.06), (0.12, 0.1), (0.5, 1.0)], ids=str)
+def test_of_clients_with_pauses_too_short_for_a_trial_none_goes_on_for_ever(busy_s: float, pause_s: float) -> None:
+    life = Life(by_gathering(4, 3))
+    assert with_pauses(life, busy_s, pause_s, 60.0) < 0.1
+
+
 def test_a_pause_of_the_clients_is_not_taken_for_gathering_that_brings_fewer() -> None:
     life = Life(by_gathering(4, 4))
+    life.go_on(HOLDS_S)
+    assert with_pauses(life, 2.0, 1.0, 60.0) > 0.6
+
+
+@pytest.mark.parametrize("gathered", [1.1, 0.7], ids=["good", "bad"])
+def test_clients_from_before_a_pause_are_not_compared_with_those_after_it(gathered: float) -> None:
+    life = Life(by_gathering(2, 2 / gathered))
+    life.go_on(2.5 * LOOK_S)
+    life.clock.advance(600.0)
+    life._pace.polled(0, 1000)
+    life.per_s = by_gathering(8, 8 * gathered)
+    life.go_on(HOLDS_S + 2.0)
+    assert (life.go_on(HOLDS_S / 2) > 0.9) is (gathered > 1)
+
+
+def test_a_backlog_says_nothing_of_gathering() -> None:
+    life = Life(by_gathering(4, 3))
     for _ in range(40):
-        life.go_on(0.5)
-        life.clock.advance(1.0)
-        life._pace.polled(0, 1000)
-    assert life.go_on(10.0) > 0.8
-    assert max(life.holds_s(False)) < 2.0
+        life.clock.advance(LOOK_S / 4)
+        life._pace.polled(FULL, 1000)
+        life._pace.rest()
+    assert life.go_on(HOLDS_S) < 0.3
 
 
 class Clients(Flow):
