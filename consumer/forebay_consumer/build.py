@@ -144,7 +144,7 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         "model-version": served.version,
     }
     writer = Writer(routes, settings.topics.dead_letters, served, origin)
-    setting = Setting(settings, rules, len(models), flow, writer, metrics, failure)
+    setting = Setting(settings, rules, len(models), flow, writer, metrics, failure, shutdown)
     if delivery.mode == "queue":
         mode = by_lock(setting, consumers=delivery.queue.consumers * setting.instances)
     else:

@@ -116,6 +116,7 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         keeper,
         settings.limits.max_bytes_in_flight,
         transactional,
+        leaving=lambda: setting.shutdown.asked or failure.happened,
     )
     answer = partial(poisoned, lives=settings.retry.trials)
     return Mode(

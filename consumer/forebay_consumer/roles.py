@@ -18,6 +18,7 @@ from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
 from forebay_consumer.progress import Commit
 from forebay_consumer.record import Claim, Fault, Outcome, Record
+from forebay_consumer.shutdown import Shutdown
 from forebay_consumer.window import Rules
 
 
@@ -131,6 +132,7 @@ class Setting:
     writer: Writer
     metrics: Metrics
     failure: Failure
+    shutdown: Shutdown
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Signals:
     """Turns SIGTERM and SIGINT into `Shutdown.ask`, and a second one, or the deadline, into an immediate end.
 
     A thread of its own acts on them: Python's handlers wait for the main thread, which the Kafka client may hold for
-    as long as no broker answers.
+    as long as no broker answers. A child that a model forks has none of this: a signal ends it, and tells us nothing.
     """
 
     def __init__(self, shutdown: Shutdown) -> None:
@@ -59,11 +59,14 @@ class Signals:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._wakeup_before = -1
+        self._entered = False
 
     def __enter__(self) -> Self:
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _STOPS:
             signal.signal(number, _noted)
+        self._entered = True
+        os.register_at_fork(after_in_child=self._forget)  # there is no way to take that back
         self._thread.start()
         return self
 
@@ -73,9 +76,17 @@ class Signals:
         for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(self._wakeup_before)
+        self._entered = False
         self._writer.close()
         self._thread.join()
         self._reader.close()
+
+    def _forget(self) -> None:
+        """In a child, which shares the socket."""
+        if self._entered:
+            signal.set_wakeup_fd(-1)
+            for number in _STOPS:
+                signal.signal(number, signal.SIG_DFL)
 
     def _watch(self) -> None:
         # No clean-up at either end: nothing unanswered is committed, and the next owner runs it again.

@@ -305,7 +305,11 @@ class Worker:
         self._books.forget(self._trials.finish(), "shutdown")
         while self._flow.rows or not self._commits.settled():
             if not self._shutdown.left_s:
-                raise DrainTimeout(f"{self._flow.rows} rows were not answered in time; raise limits.shutdown_ms")
+                raise DrainTimeout(
+                    f"{self._flow.rows} rows were not answered in time; raise limits.shutdown_ms"
+                    if self._flow.rows
+                    else "all is answered, but the last commit was not accepted: Kafka is away, or refuses it"
+                )
             self._take(self._intake.serve())
             self._keep()
         self._log.info("drained", action="drained")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from forebay_consumer.clock import Clock, monotonic, wall
 from forebay_consumer.errors import KafkaFailure
@@ -28,7 +28,7 @@ from forebay_consumer.record import Claim, Record
 
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
 LAG_EVERY_S: Final = 0.25
-BROKER_TIMEOUT_S: Final = 30.0
+ASK_WITHIN_S: Final = 5.0  # one question at an assignment: a worker that is to end sees it so late at most
 ASK_AGAIN_S: Final = 0.2
 WAKE_S: Final = 0.2
 COUNT_WITHIN_S: Final = 5.0
@@ -88,8 +88,16 @@ def prefetch(max_bytes: int) -> dict[str, Any]:
     }
 
 
+class _Leaving(Exception):
+    """The worker ends, so nobody needs to know any more where an assignment begins."""
+
+
 class GroupIntake:
-    """At-least-once intake of whole consumer groups. See `Intake` for the contract of each method."""
+    """At-least-once intake of whole consumer groups. See `Intake` for the contract of each method.
+
+    Args:
+        leaving: whether the worker ends: then what is assigned is neither looked into nor told, and only given back.
+    """
 
     def __init__(
         self,
@@ -100,6 +108,7 @@ class GroupIntake:
         max_bytes: int,
         transactional: bool = False,
         clock: Clock = monotonic,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         classic = kafka.get("group.protocol", "classic") == "classic"
         self._settings = {
@@ -115,6 +124,8 @@ class GroupIntake:
         self._transactional = transactional
         self._group: Any = None
         self._clock = clock
+        self._leaving = leaving
+        self._ask_until_s = 0.0
         self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
         self._claims: dict[tuple[str, int], Claim] = {}
         self._starts_at: dict[tuple[str, int], int] = {}
@@ -163,13 +174,14 @@ class GroupIntake:
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
-        if self._start != "earliest":
-            self._known = self._partition_counts()
+        self._count()
 
     def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         if not room:
             self._know_group()  # what makes room may wait for it
             self._wait_paused()
+            return []
+        if not self._count():
             return []
         self._full_since = None
         with self._translated():
@@ -418,6 +430,12 @@ class GroupIntake:
         except KafkaFailure as error:
             self._fatal = error
             return
+        except _Leaving:
+            # The client must have them, or it cannot give them back; it fetches nothing at an end, paused. Left to
+            # itself it would ask for the offsets, and where there are none, end the drain with an error.
+            consumer.incremental_assign([TopicPartition(each.topic, each.partition, OFFSET_END) for each in partitions])
+            consumer.pause(partitions)
+            return
         claims = {Claim(topic, partition, next(self._epochs)): start for (topic, partition), start in starts.items()}
         self._claims.update({(claim.topic, claim.partition): claim for claim in claims})
         self._starts_at.update({place: start.offset for place, start in starts.items()})
@@ -434,7 +452,8 @@ class GroupIntake:
         claims = self._leave(partitions)
         try:
             self._know_group()
-            self.commit(self._listener.revoked(claims))
+            if claims:  # else they were never told of: nobody has a last word on them, or should wait to say it
+                self.commit(self._listener.revoked(claims))
         finally:
             for claim in claims:
                 self._claims.pop((claim.topic, claim.partition), None)
@@ -482,19 +501,21 @@ class GroupIntake:
         """
         if not partitions:
             return {}
+        self._ask_until_s = self._clock() + self.max_poll_s / 2
 
         def look() -> list[TopicPartition]:
-            found: list[TopicPartition] = consumer.committed(partitions, timeout=BROKER_TIMEOUT_S)
+            found: list[TopicPartition] = consumer.committed(partitions, timeout=ASK_WITHIN_S)
             for partition in found:
                 if partition.error is not None:  # else it would pass for one without an offset
                     raise KafkaException(partition.error)
             return found
 
+        outage = self._was_cut_off()  # the answer may be held for longer than that counts
         held = HELD if self._transactional else ""
         committed = self._ask(look, "the group's offsets cannot be read: ", held)
-        return {(partition.topic, partition.partition): self._start_at(consumer, partition) for partition in committed}
+        return {(each.topic, each.partition): self._start_at(consumer, each, outage) for each in committed}
 
-    def _start_at(self, consumer: Any, partition: TopicPartition) -> Start:
+    def _start_at(self, consumer: Any, partition: TopicPartition, outage: bool) -> Start:
         offset = partition.offset
         if offset < 0:
             return Start(self._fresh_start(consumer, partition))
@@ -505,7 +526,7 @@ class GroupIntake:
             return Start(offset, None, offset)
         # A process died over it: what came later, it cannot have seen.
         end = self._bounds(consumer, partition)[1] if progress.open else offset
-        return Start(offset, progress, end, self._was_cut_off())
+        return Start(offset, progress, end, outage)
 
     def _was_cut_off(self) -> bool:
         return self._clock() - self._lost_at <= self._outage_s or self._reachable.was_long_down(self._outage_s)
@@ -513,43 +534,52 @@ class GroupIntake:
     def _bounds(self, consumer: Any, partition: TopicPartition) -> tuple[int, int]:
         place = TopicPartition(partition.topic, partition.partition)
         low, high = self._ask(
-            lambda: consumer.get_watermark_offsets(place, timeout=BROKER_TIMEOUT_S),
+            lambda: consumer.get_watermark_offsets(place, timeout=ASK_WITHIN_S),
             f"the bounds of {place.topic}-{place.partition} cannot be read: ",
         )
         return int(low), int(high)
 
     def _ask(self, look: Callable[[], Any], what: str, in_vain: str = "") -> Any:
-        """What the broker says; again, for half of the time until the group takes us for dead, where time may mend it.
+        """What the broker says; again, where time may mend it.
+
+        All questions of an assignment together have half of the time until the group takes us for dead.
 
         A broker that restarts, a coordinator that moves, a partition so new that only the member which shares them out
         knows of it: clients and brokers have dozens of codes for them, and few for what must be mended by people.
 
         Args:
             in_vain: what to do where it has not told by then.
+
+        Raises:
+            _Leaving: the worker ends.
         """
-        until_s = self._clock() + self.max_poll_s / 2
         while True:
+            if self._leaving():
+                raise _Leaving
             try:
                 return look()
             except KafkaException as raised:
                 error = raised.args[0]
-                if error.code() in _REMEDY or error.fatal() or self._clock() > until_s:
+                if error.code() in _REMEDY or error.fatal() or self._clock() > self._ask_until_s:
                     never = in_vain if error.code() == KafkaError._TIMED_OUT else ""
                     raise self._ended(error, what, never or RESTART) from raised
                 self._log.warning(what + error.str(), action="asked_again", code=error.name())
                 time.sleep(ASK_AGAIN_S)
 
-    def _partition_counts(self) -> dict[str, int]:
-        """How many partitions each topic has now. Must not be called from a callback: the client aborts the process."""
-        counts = {}
-        for topic in self._topics:
-            try:
-                found = self._consumer.list_topics(topic, timeout=COUNT_WITHIN_S).topics[topic]
-            except KafkaException as error:
-                self._log.warning("partitions not counted", action="not_counted", topic=topic, error=str(error))
-            else:
-                counts[topic] = len(found.partitions)
-        return counts
+    def _count(self) -> bool:
+        """Where `start` asks for it, how many partitions each topic has; nothing is assigned before that is known.
+
+        Must not be called from a callback: the client aborts the process.
+        """
+        for topic in self._topics if self._start != "earliest" else ():
+            if topic not in self._known:
+                try:
+                    found = self._consumer.list_topics(topic, timeout=COUNT_WITHIN_S).topics[topic]
+                except KafkaException as error:
+                    self._log.warning("partitions not counted", action="not_counted", topic=topic, error=str(error))
+                    return False
+                self._known[topic] = len(found.partitions)
+        return True
 
     def _fresh_start(self, consumer: Any, partition: TopicPartition) -> int:
         where = f"{partition.topic}-{partition.partition}"

@@ -10,10 +10,11 @@ import pytest
 from forebay_consumer.build import build, make_models, placements, search_of, warmup_rows
 from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
-from forebay_consumer.errors import BadConfig
+from forebay_consumer.errors import BadConfig, KafkaFailure
 from forebay_consumer.failure import Failure
 from forebay_consumer.flow import Flow
 from forebay_consumer.instance import Search
+from forebay_consumer.intake.group import GroupIntake
 from forebay_consumer.ledger import Mark
 from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
@@ -168,7 +169,8 @@ def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> No
     given = settings(delivery={"mode": "exactly-once"}, limits={"max_in_flight": 4096})
     metrics = Metrics()
     writer = Writer(Routes(["replies"]), None, Served("m"), {})
-    mode = by_offset(Setting(given, Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, Failure()), 4096)
+    failure, shutdown = Failure(), Shutdown(1.0)
+    mode = by_offset(Setting(given, Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown), 4096)
     trials, claim = mode.admission, Claim("requests", 0, 1)
     assert isinstance(trials, Trials)
     mode.feed.bound(512, None)
@@ -176,6 +178,21 @@ def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> No
     trials.accepted(claim, trials.progress(claim, Mark(0)))
     inside, _ = trials.admit([make_record(offset) for offset in range(4096)])
     assert len(inside) == 4 * 512
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_who_is_to_end_asks_no_more_where_an_assignment_begins(failed: bool) -> None:
+    metrics, failure, shutdown = Metrics(), Failure(), Shutdown(1.0)
+    writer = Writer(Routes(["replies"]), None, Served("m"), {})
+    setting = Setting(settings(), Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown)
+    intake = by_offset(setting, 4096).intake
+    assert isinstance(intake, GroupIntake)
+    assert not intake._leaving()
+    if failed:
+        failure.report(KafkaFailure("no right to write"))
+    else:
+        shutdown.ask()
+    assert intake._leaving()
 
 
 def test_each_copy_is_judged_by_its_own_outcomes() -> None:

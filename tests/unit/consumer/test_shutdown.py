@@ -70,6 +70,35 @@ def test_a_second_signal_of_either_kind_ends_at_once(
     assert exits == [EXIT_AT_ONCE]
 
 
+FORKS = """
+import os, signal, sys, time
+from forebay_consumer.shutdown import Shutdown, Signals
+
+shutdown = Shutdown(30)
+with Signals(shutdown):
+    told, tells = os.pipe()
+    if not (child := os.fork()):
+        os.write(tells, b"up")
+        time.sleep(10)
+        os._exit(0)
+    os.read(told, 2)
+    os.kill(child, int(sys.argv[1]))
+    _, status = os.waitpid(child, 0)
+    print(os.WIFSIGNALED(status), shutdown.asked)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    while not shutdown.asked:
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_forked_child_ends_it_and_is_none_to_its_parent(number: signal.Signals) -> None:
+    """As of a model with a pool of processes. A signal to the whole group would else count twice."""
+    command = [sys.executable, "-c", FORKS, str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout.split(), ended.returncode) == (["True", "False"], 0), ended.stderr
+
+
 def test_a_signal_while_draining_for_another_reason_ends_at_once(exits: list[int]) -> None:
     shutdown = Shutdown(30)
     with Signals(shutdown):

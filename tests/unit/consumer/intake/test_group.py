@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from forebay_consumer.errors import FatalError
 from forebay_consumer.flow import Room
 from forebay_consumer.intake import group as module
 from forebay_consumer.intake.base import Start
 from forebay_consumer.intake.group import GroupIntake
+from forebay_consumer.progress import Progress, encode
 from support.consumer import ManualClock
 
 FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
@@ -216,6 +218,84 @@ def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
     assert next(errors, None) is None
 
 
+class Noting(FakeConsumer):
+    """Notes what the client is told of a partition."""
+
+    def __init__(self, **gives: Callable[[], Any]) -> None:
+        super().__init__(**gives)
+        self.said: list[Any] = []
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None:
+        self.said += [("assign", place.partition, place.offset) for place in places]
+
+    def pause(self, places: list[TopicPartition]) -> None:
+        self.said += [("pause", place.partition) for place in places]
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        self.said += [("unassign", place.partition) for place in places]
+
+    def commit(self, **_: Any) -> None:
+        self.said.append("commit")
+
+
+@pytest.mark.parametrize("asked", ["before", "committed", "bounds"])
+def test_who_is_to_end_waits_no_more_for_where_an_assignment_begins(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client has the partition all the same, unread, to give it back; nobody else ever hears of it."""
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+    leaving = [True] if asked == "before" else []
+    looks: list[str] = []
+    told: list[str] = []
+
+    def look(call: str, usual: Any) -> Any:
+        assert call not in looks, "asked again"
+        looks.append(call)
+        if call == asked:
+            leaving.append(True)
+            raise KafkaException(AWAY)
+        return usual
+
+    class Told:
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            def noted(*_: Any) -> Any:
+                told.append(name)
+                return {}
+
+            return noted
+
+    consumer = Noting(
+        committed=lambda: look("committed", [TopicPartition("requests", 0)]), bounds=lambda: look("bounds", (0, 9))
+    )
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Told(), 1, leaving=lambda: bool(leaving))
+    intake.open()
+    intake.serve()
+    assert looks == {"before": [], "committed": ["committed"], "bounds": ["committed", "bounds"]}[asked]
+    assert intake.snapshot.assigned == 0
+    intake._on_revoke(consumer, [TopicPartition("requests", 0)])  # as `close` does
+    assert consumer.said == [("assign", 0, OFFSET_END), ("pause", 0), ("unassign", 0)]
+    assert told == []
+
+
+def test_no_question_at_an_assignment_outlasts_a_stop_by_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[float] = []
+
+    class Timed(FakeConsumer):
+        def committed(self, partitions: list[TopicPartition], **given: Any) -> Any:
+            timeouts.append(given["timeout"])
+            return [TopicPartition("requests", 0)]
+
+        def get_watermark_offsets(self, *_: Any, timeout: float = 0.0, cached: bool = False) -> Any:
+            if not cached:
+                timeouts.append(timeout)
+            return 0, 9
+
+    opened(monkeypatch, Timed()).poll(Room(1, 1))
+    assert timeouts == [module.ASK_WITHIN_S] * 2
+    assert module.ASK_WITHIN_S <= 5.0
+
+
 def test_what_was_assigned_is_fetched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's thread for the leader may sleep for a second; what asks the leader something wakes it."""
     asked: list[str] = []
@@ -355,3 +435,88 @@ def test_the_linger_of_a_partitions_first_delivery_begins_with_its_poll(monkeypa
     (record,) = intake.poll(Room(10, 10**6))
     assert record.queue_s is not None
     assert record.since_s > 0 > record.since_s - record.queue_s
+
+
+class Fresh(Noting):
+    """A group without offsets, which is assigned a partition that was added."""
+
+    def poll(self, _: float) -> Any:
+        if not self._assigned:
+            self._assigned = True
+            self._on_assign(self, [TopicPartition("requests", 7)])
+
+    def committed(self, partitions: list[TopicPartition], **_: Any) -> Any:
+        return [TopicPartition(each.topic, each.partition) for each in partitions]
+
+
+@pytest.mark.parametrize("start", ["latest", "fail"])
+def test_nothing_is_assigned_before_it_is_known_what_was_there_at_the_start(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a partition that is added later would pass for one that was there, and be read from its end."""
+    answers = [AWAY, AWAY, None]
+
+    def topics() -> Any:
+        if (error := answers.pop(0)) is not None:
+            raise KafkaException(error)
+        return SimpleNamespace(topics={"requests": SimpleNamespace(partitions={0: None})})
+
+    consumer = Fresh(topics=topics)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], start, Nobody(), 1)
+    intake.open()
+    assert intake.poll(Room(1, 1)) == []
+    assert consumer.said == []
+    intake.poll(Room(1, 1))
+    assert ("assign", 7, 0) in consumer.said
+
+
+class Slow(Noting):
+    """Each question takes so long on the clock, and has no answer at first."""
+
+    def __init__(self, clock: ManualClock, seconds: float, answers_after: int) -> None:
+        super().__init__()
+        self._clock, self._seconds, self._left = clock, seconds, answers_after
+
+    def committed(self, *_: Any, **__: Any) -> Any:
+        self._clock.advance(self._seconds)
+        self._left -= 1
+        if self._left >= 0:
+            raise KafkaException(AWAY)
+        return [TopicPartition("requests", 0, 5, encode(Progress(hi=9, open=True), 5))]
+
+    def get_watermark_offsets(self, *_: Any, **__: Any) -> Any:
+        self._clock.advance(self._seconds)
+        raise KafkaException(AWAY)
+
+
+def test_an_outage_before_the_offsets_were_asked_for_counts_however_long_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts: list[Start] = []
+
+    class Told:
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            return lambda given=(): starts.extend(given.values()) if name == "assigned" else {}
+
+    clock = ManualClock(100.0)
+    consumer = Slow(clock, 100.0, 0)
+    consumer.get_watermark_offsets = lambda *_, **__: (0, 9)  # type: ignore[method-assign]
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Told(), 1, clock=clock)
+    intake.open()
+    intake._lost_at = clock()
+    intake.serve()
+    assert [start.outage for start in starts] == [True]
+
+
+def test_all_questions_of_an_assignment_together_leave_the_group_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+    clock = ManualClock(100.0)
+    consumer = Slow(clock, 5.0, 20)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, clock=clock)
+    intake.open()
+    with pytest.raises(FatalError, match="the bounds of requests-0 cannot be read"):
+        intake.serve()
+    assert clock() - 100.0 <= intake.max_poll_s / 2 + 10.0
