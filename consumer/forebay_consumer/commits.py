@@ -2,35 +2,52 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from typing import Final
 
 from forebay_consumer.ledger import Ledger, Mark
 from forebay_consumer.progress import MAX_CHARS, Commit, Progress, decode, encode
 from forebay_consumer.record import Claim
 from forebay_consumer.trials import Trials
 
-_FEWER_CHARS = 200  # no ranges to speak of, and a trial still fits
+_FEWER_CHARS: Final = 200  # no ranges to speak of, and a trial still fits
+AGAIN_AFTER_S: Final = 0.1  # what was refused, at first
+AGAIN_AT_MOST_S: Final = 1.0
+_FORGOTTEN_S: Final = 60.0  # an assignment that ended asks no more
 
 
 class Commits:
-    """Used on one thread only, but for `settled`."""
+    """Used on one thread only, but for `settled`.
 
-    def __init__(self, ledger: Ledger, trials: Trials, interval_s: float) -> None:
+    Args:
+        transactional: who commits has pauses of its own, and answers of all assignments go together.
+    """
+
+    def __init__(self, ledger: Ledger, trials: Trials, interval_s: float, transactional: bool = False) -> None:
         self._ledger = ledger
         self._trials = trials
         self._interval_s = interval_s
+        self._transactional = transactional
         self._next_s = 0.0
         self._max_chars = MAX_CHARS
+        self._now = 0.0  # of the last look
+        self._again: dict[Claim, tuple[float, float]] = {}  # of those refused last: not before, and the next pause
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
         """What to commit at monotonic time `now`: at the interval what moved, and at once what records wait for.
 
         Never two commits of one assignment at once: the client sends one again whose connection broke, and the older
         would set the offset back [seen after a broker's restart].
+
+        What was refused is asked again after a while, and alone: a commit of which the broker refuses one partition,
+        of a topic that was deleted say, is told as refused for all.
         """
         claims = set(self._trials.due())
         if now >= self._next_s:
             self._next_s = now + self._interval_s
             claims.update(set(self._ledger.moved()) - self._trials.asking())
+        self._now = now
+        if self._again:
+            claims = self._allowed(claims, now)
         return self._all(self._ledger.marks(claims) if claims else {}, self._trials.progress)
 
     def parting(self, claims: Iterable[Claim]) -> Mapping[Claim, Commit]:
@@ -39,6 +56,7 @@ class Commits:
 
     def accepted(self, accepted: Mapping[Claim, Commit]) -> None:
         for claim, commit in accepted.items():
+            self._again.pop(claim, None)
             self._ledger.accepted(claim, commit.offset)
             if commit.metadata:
                 self._trials.accepted(claim, decode(commit.metadata, commit.offset))
@@ -47,6 +65,9 @@ class Commits:
 
     def refused(self, refused: Collection[Claim]) -> None:
         for claim in refused:
+            if not self._transactional:
+                pause_s = self._again.get(claim, (0.0, AGAIN_AFTER_S))[1]
+                self._again[claim] = (self._now + pause_s, min(2 * pause_s, AGAIN_AT_MOST_S))
             self._ledger.refused(claim)
             self._trials.refused(claim)
 
@@ -62,6 +83,14 @@ class Commits:
     def settled(self) -> bool:
         """Once the trials finish: whether the broker acknowledged all there is to say."""
         return self._ledger.settled() and self._trials.settled()
+
+    def _allowed(self, claims: set[Claim], now: float) -> set[Claim]:
+        """Those that were not refused, or else one that was, longest ago."""
+        self._again = {claim: again for claim, again in self._again.items() if now < again[0] + _FORGOTTEN_S}
+        if well := claims - self._again.keys():
+            return well
+        due = [claim for claim in claims if self._again[claim][0] <= now]
+        return {min(due, key=lambda claim: self._again[claim])} if due else set()
 
     def _all(self, marks: Mapping[Claim, Mark], told: Callable[[Claim, Mark], Progress]) -> Mapping[Claim, Commit]:
         commits = {}

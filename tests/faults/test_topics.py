@@ -135,6 +135,30 @@ def test_row_24_a_request_topic_that_appears_after_the_start_is_served_from_its_
     assert_kept(reader, texts)
 
 
+def test_row_24_a_request_topic_that_is_deleted_holds_up_no_other(pipeline: Pipeline, tmp_path: Path) -> None:
+    """What it answered of it can never be committed; and a broker tells one such partition as all of a commit."""
+    gone = f"gone-{uuid.uuid4().hex[:12]}"
+    create_topics(pipeline.bootstrap_servers, {gone: 1})
+    settings = pipeline.settings(
+        topics={"requests": [pipeline.requests, gone]},
+        delivery={"commit_interval_ms": 1000, "max_uncommitted": 100},
+        kafka={"topic.metadata.refresh.interval.ms": 300_000},  # else the client soon gives it back
+    )
+    with WorkerProcess(tmp_path, settings):
+        reader = pipeline.reader()
+        kept, pipeline.requests = pipeline.requests, gone
+        pipeline.send("of no use", id="gone", partition=0)
+        pipeline.flush()
+        reader.wait_for(1)
+        pipeline.requests = kept
+        delete_topics(pipeline.bootstrap_servers, [gone])
+        texts = numbered(400)
+        pipeline.send_all(texts.items())
+        reader.wait_for(len(texts) + 1)
+        assert_all_committed(pipeline)
+    assert set(reader.ids()) == {*texts, "gone"}
+
+
 @pytest.mark.parametrize("start", ["earliest", "latest"])
 def test_row_27_partitions_added_while_running_are_served_from_their_beginning(
     pipeline: Pipeline, tmp_path: Path, start: str

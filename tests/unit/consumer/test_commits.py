@@ -1,6 +1,8 @@
 """What is committed when."""
 
-from forebay_consumer.commits import Commits
+from collections.abc import Collection
+
+from forebay_consumer.commits import AGAIN_AFTER_S, AGAIN_AT_MOST_S, Commits
 from forebay_consumer.ledger import Ledger
 from forebay_consumer.progress import Progress
 from forebay_consumer.record import Claim
@@ -28,3 +30,66 @@ def test_a_commit_waits_for_the_fate_of_the_one_before() -> None:
     ledger.done(records[2:])
     commits.refused([CLAIM])
     assert commits.due(4.0)[CLAIM].offset == 3
+
+
+class Broker:
+    """Refuses all of a commit in which one of the `bad` is."""
+
+    def __init__(self, *places: int, bad: Collection[int] = ()) -> None:
+        self.claims = [Claim("requests", place, 1) for place in places]
+        self.bad = set(bad)
+        self.asked: list[list[int]] = []
+        self.now = 0.0
+        self._ledger, trials = Ledger(), Trials(2, ahead=100, life="0" * 16)
+        self._commits = Commits(self._ledger, trials, interval_s=0.2)
+        for claim in self.claims:
+            self._ledger.open(claim, 0)
+            trials.open(claim, 0, Progress(), 0)
+
+    def answer(self) -> None:
+        """One more of each."""
+        for claim in self.claims:
+            offset = self._ledger.marks([claim])[claim].offset
+            self._ledger.done(self._ledger.take([make_record(offset, partition=claim.partition)]))
+
+    def go_on(self, for_s: float) -> None:
+        until = self.now + for_s
+        while self.now < until:
+            self.now += 0.01
+            if commits := self._commits.due(self.now):
+                places = sorted(claim.partition for claim in commits)
+                self.asked.append(places)
+                well = not self.bad.intersection(places)
+                self._commits.accepted(commits if well else {})
+                self._commits.refused([] if well else list(commits))
+
+    def uncovered(self) -> int:
+        return self._ledger.uncovered
+
+
+def test_one_assignment_that_is_refused_holds_up_no_other() -> None:
+    broker = Broker(0, 1, 2, bad=[1])
+    broker.go_on(3.0)
+    for _ in range(5):
+        broker.answer()
+        broker.go_on(0.5)
+    assert broker.uncovered() == 5, "those of the refused one"
+    assert broker.asked[0] == [0, 1, 2]
+    assert [0, 2] in broker.asked[-8:]
+
+
+def test_what_is_refused_is_asked_again_more_and_more_seldom_until_it_is_accepted() -> None:
+    broker = Broker(0, bad=[0])
+    broker.go_on(1.5 * AGAIN_AFTER_S)
+    assert len(broker.asked) == 2
+    broker.go_on(10.0)
+    assert 10 / AGAIN_AT_MOST_S <= len(broker.asked) <= 10 / AGAIN_AT_MOST_S + 6
+    broker.bad.clear()
+    broker.answer()
+    broker.go_on(AGAIN_AT_MOST_S + 0.5)
+    assert broker.uncovered() == 0
+    broker.bad.add(0)
+    asked = len(broker.asked)
+    broker.answer()
+    broker.go_on(0.6)
+    assert len(broker.asked) >= asked + 2, "and then as soon as at first"
