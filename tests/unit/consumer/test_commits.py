@@ -78,6 +78,19 @@ def test_one_assignment_that_is_refused_holds_up_no_other() -> None:
     assert [0, 2] in broker.asked[-8:]
 
 
+def test_of_those_that_were_all_refused_none_waits_for_the_others_to_rest() -> None:
+    broker = Broker(0, 1, 2)
+    broker.go_on(0.5)
+    broker.bad.update([0, 1, 2])
+    broker.answer()
+    broker.go_on(0.3)
+    broker.bad.clear()
+    for _ in range(20):
+        broker.answer()
+        broker.go_on(0.2)
+    assert broker.uncovered() <= 2 * len(broker.claims)
+
+
 def test_what_is_refused_is_asked_again_more_and_more_seldom_until_it_is_accepted() -> None:
     broker = Broker(0, bad=[0])
     broker.go_on(1.5 * AGAIN_AFTER_S)
