@@ -46,7 +46,7 @@ class Commits:
             self._next_s = now + self._interval_s
             claims.update(set(self._ledger.moved()) - self._trials.asking())
         self._now = now
-        if self._again:  # those are looked for each time, or they would find others that moved, too, at each interval
+        if self._again:  # between the intervals, too: at each of those others may have moved, which go first
             claims.update(self._again.keys() & set(self._ledger.moved()) - self._trials.asking())
             claims = self._allowed(claims, now)
         return self._all(self._ledger.marks(claims) if claims else {}, self._trials.progress)

@@ -27,14 +27,14 @@ GATHER_S: Final = 0.006  # the longest rest for them
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
 SURE: Final = 6  # looks in a row that are trusted
-ROUNDS: Final = 6  # of a trial, at most: a look with gathering and one without
+ROUNDS: Final = 6  # of a comparison, at most: a look with gathering and one without
 KEEPS: Final = 0.9  # of the rate without, or more, is good
 MORE: Final = 1.3  # times the rate, or as much less: these are other clients
 HOLDS_S: Final = 4.0  # for so long a verdict holds at first, and twice as long each time that it is the same
 LONGEST_HOLD_S: Final = 16.0
 
 
-class _Trial:
+class _Comparison:
     """Rates with and without gathering, looked at in turns: with, without, without, with, so that no trend counts."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Pace:
         self._gathering = self._gathered = False  # since then: whether it is to, and whether there was occasion
         self._per_s = 0.0  # in the time before that
         self._looks: deque[float] = deque(maxlen=SURE)  # the last, per second, since a verdict
-        self._trial: _Trial | None = None  # under way
+        self._comparison: _Comparison | None = None  # under way
         self._good = False  # what the last one said of gathering
         self._then_per_s = 0.0  # in the way that it chose
         self._plain_per_s = 0.0  # in that without gathering
@@ -127,49 +127,49 @@ class Pace:
         self._per_s = per_s = self._count / (now - self._since_s)
         if not self._idle:
             self._looks.append(per_s)
-        if self._trial is None:
+        if self._comparison is None:
             self._watch(now)
         elif self._idle or self._gathering is not self._gathered:
             self._give_up(now)  # they had no more to ask, or a backlog left no occasion: that tells nothing
         else:
-            self._trial.saw(per_s, self._gathering)
-            self._judge(now, self._trial)
-        trying = self._good if self._trial is None else self._trial.gathers
+            self._comparison.saw(per_s, self._gathering)
+            self._judge(now, self._comparison)
+        trying = self._good if self._comparison is None else self._comparison.gathers
         self._gathering = trying and self._fast() and not self._idle
         self._since_s, self._count, self._idle, self._gathered = now, 0, False, False
 
     def _watch(self, now: float) -> None:
-        """Begin a trial when it is time for one."""
+        """Begin a comparison when it is time for one."""
         if not self._fast():
             self._until_s = now if self._good else self._until_s
         elif not self._idle and (now >= self._until_s or self._others()):
-            self._trial = _Trial()
+            self._comparison = _Comparison()
 
-    def _judge(self, now: float, trial: _Trial) -> None:
-        self._plain_per_s = trial.mean(False)
+    def _judge(self, now: float, compared: _Comparison) -> None:
+        self._plain_per_s = compared.mean(False)
         if not self._fast():
             self._give_up(now)
-        elif (good := trial.verdict()) is not None:
+        elif (good := compared.verdict()) is not None:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if good is self._good else HOLDS_S
-            self._trial, self._good, self._until_s = None, good, now + self._hold_s
-            self._then_per_s = trial.mean(good)
+            self._comparison, self._good, self._until_s = None, good, now + self._hold_s
+            self._then_per_s = compared.mean(good)
             self._looks.clear()
 
     def _give_up(self, now: float) -> None:
-        """End a trial without a verdict."""
-        self._trial, self._until_s = None, now + HOLDS_S
+        """End a comparison without a verdict."""
+        self._comparison, self._until_s = None, now + HOLDS_S
         self._looks.clear()
 
     def _fast(self) -> bool:
-        """Whether a rest would bring enough; in a trial, which may slow them down, by the looks without."""
-        if self._trial is not None:
-            per_s = self._trial.mean(False) or math.inf
+        """Whether a rest would bring enough; in a comparison, which may slow them down, by the looks without."""
+        if self._comparison is not None:
+            per_s = self._comparison.mean(False) or math.inf
         else:
             per_s = sum(self._looks) / len(self._looks) if self._looks else self._per_s
         return per_s * self._gather_s >= WORTH
 
     def _others(self) -> bool:
-        """Whether these seem to be other clients than those of the last trial."""
+        """Whether these seem to be other clients than those of the last comparison."""
         if len(self._looks) < SURE:
             return False
         return max(self._looks) * MORE < self._then_per_s or (

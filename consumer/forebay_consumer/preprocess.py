@@ -198,12 +198,10 @@ class Preprocessor:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
             prepared = list(self._model.preprocess(rows, dict(parameters)))  # a copy: others have the same
-            refused = [isinstance(row, RequestError) for row in prepared]
-            if True in refused:
-                pairs = zip(prepared, refused, strict=True)
-                costs = [_REFUSED if no else costs_of(self._model, [row])[0] for row, no in pairs]
-            else:
-                costs = costs_of(self._model, prepared)
+            costs = costs_of(self._model, [row for row in prepared if not isinstance(row, RequestError)])
+            if len(costs) < len(prepared):
+                each = iter(costs)
+                costs = [_REFUSED if isinstance(row, RequestError) else next(each) for row in prepared]
         if len(prepared) != len(rows):
             raise ValueError(f"preprocess gave {len(prepared)} rows for {len(rows)}; expected one per row, in order")
         if _REFUSED in costs:

@@ -288,10 +288,12 @@ def test_a_queue_that_an_operator_has_set_up_needs_no_right_to_set(site: Site, t
         assert worker.stop() == 0
 
 
-def test_row_23_a_wrong_password_ends_the_worker_and_names_the_settings(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_row_23_a_wrong_password_ends_the_worker_and_names_the_settings(site: Site, tmp_path: Path, start: str) -> None:
     site.grant_all()
     site.ask_for_a_result_and_an_error()
-    with WorkerProcess(tmp_path, site.settings(site.secure.sasl(site.worker, "wrong", MECHANISM))) as worker:
+    settings = site.settings(site.secure.sasl(site.worker, "wrong", MECHANISM), delivery={"start": start})
+    with WorkerProcess(tmp_path, settings) as worker:
         assert worker.process.wait(60) == 1
     assert "check sasl.*" in worker.lines("worker_failed")[0]["error"]
     assert site.committed_nothing()

@@ -127,6 +127,7 @@ class GroupIntake:
         self._leaving = leaving
         self._ask_until_s = 0.0
         self._known: dict[str, int] = {}  # partitions of each topic when the group was joined, where `start` asks
+        self._subscribed = False
         self._claims: dict[tuple[str, int], Claim] = {}
         self._starts_at: dict[tuple[str, int], int] = {}
         self._lagging: set[Claim] = set()  # of which something was delivered, and more was there
@@ -171,18 +172,15 @@ class GroupIntake:
         self._consumer = make_client(
             Consumer, {**self._settings, "error_cb": self._client_error, "on_commit": self._on_commit}
         )
-        self._consumer.subscribe(
-            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
-        self._count()
+        self._join()
 
     def poll(self, room: Room, wait_s: float = POLL_S) -> list[Record]:
         if not room:
             self._know_group()  # what makes room may wait for it
             self._wait_paused()
             return []
-        if not self._count():
-            return []
+        if not self._subscribed:
+            self._join()
         self._full_since = None
         with self._translated():
             if self._paused:
@@ -566,20 +564,22 @@ class GroupIntake:
                 self._log.warning(what + error.str(), action="asked_again", code=error.name())
                 time.sleep(ASK_AGAIN_S)
 
-    def _count(self) -> bool:
-        """Where `start` asks for it, how many partitions each topic has; nothing is assigned before that is known.
+    def _join(self) -> None:
+        """Join the group, if it is known how many partitions each topic has, where `start` asks for it.
 
         Must not be called from a callback: the client aborts the process.
         """
         for topic in self._topics if self._start != "earliest" else ():
-            if topic not in self._known:
-                try:
-                    found = self._consumer.list_topics(topic, timeout=COUNT_WITHIN_S).topics[topic]
-                except KafkaException as error:
-                    self._log.warning("partitions not counted", action="not_counted", topic=topic, error=str(error))
-                    return False
-                self._known[topic] = len(found.partitions)
-        return True
+            try:
+                found = self._consumer.list_topics(topic, timeout=COUNT_WITHIN_S).topics[topic]
+            except KafkaException as error:
+                self._log.warning("partitions not counted", action="not_counted", topic=topic, error=str(error))
+                return  # polls go on, and tell what people must mend
+            self._known[topic] = len(found.partitions)
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        self._subscribed = True
 
     def _fresh_start(self, consumer: Any, partition: TopicPartition) -> int:
         where = f"{partition.topic}-{partition.partition}"

@@ -265,6 +265,12 @@ def test_a_transient_error_is_tried_again_and_counted() -> None:
     assert bench.metric("retries_total") == 2
 
 
+def test_a_line_for_each_batch_is_written_at_debug_alone() -> None:
+    with structlog.testing.capture_logs() as logs:
+        Bench(Answering()).run(make_item(0), make_item(1))
+    assert [(line["log_level"], line["requests"]) for line in logs if line["action"] == "batch_done"] == [("debug", 2)]
+
+
 def test_neither_a_retry_nor_a_failure_is_logged_with_the_words_of_the_exception() -> None:
     with structlog.testing.capture_logs() as logs:
         Bench(failing(TransientError("no answer for 'a private text'")), attempts=2).run(make_item(1))

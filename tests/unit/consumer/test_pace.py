@@ -199,7 +199,7 @@ class Life:
         return (len(self._slept) - slept) / (len(self.gathered) - began)
 
     def holds_s(self, gathering: bool) -> list[float]:
-        """How long each time went on in which it was so, but for those of trials."""
+        """How long each time went on in which it was so, but for those of comparisons."""
         turns = [self.gathered[0]]
         turns += [later for earlier, later in pairwise(self.gathered) if earlier[1] is not later[1]]
         found = [later[0] - earlier[0] for earlier, later in pairwise(turns) if earlier[1] is gathering]
@@ -269,7 +269,7 @@ def with_pauses(life: Life, busy_s: float, pause_s: float, for_s: float) -> floa
 
 
 @pytest.mark.parametrize(("busy_s", "pause_s"), [(0.1, 0.1), (0.15, 0.06), (0.12, 0.1), (0.5, 1.0)], ids=str)
-def test_of_clients_with_pauses_too_short_for_a_trial_none_goes_on_for_ever(busy_s: float, pause_s: float) -> None:
+def test_of_clients_with_pauses_too_short_for_a_comparison_none_goes_on_for_ever(busy_s: float, pause_s: float) -> None:
     life = Life(by_gathering(4, 3))
     assert with_pauses(life, busy_s, pause_s, 60.0) < 0.1
 

@@ -441,7 +441,7 @@ class Fresh(Noting):
     """A group without offsets, which is assigned a partition that was added."""
 
     def poll(self, _: float) -> Any:
-        if not self._assigned:
+        if self._on_assign is not None and not self._assigned:
             self._assigned = True
             self._on_assign(self, [TopicPartition("requests", 7)])
 
