@@ -31,6 +31,8 @@ class Commits:
         self._max_chars = MAX_CHARS
         self._now = 0.0  # of the last look
         self._again: dict[Claim, tuple[float, float]] = {}  # of those refused last: not before, and the next pause
+        self._together = 1  # of those at once
+        self._well_went = False  # at the last look: those that were not refused
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
         """What to commit at monotonic time `now`: at the interval what moved, and at once what records wait for.
@@ -39,7 +41,8 @@ class Commits:
         would set the offset back [seen after a broker's restart].
 
         What was refused is asked again after a while, and alone: a commit of which the broker refuses one partition,
-        of a topic that was deleted say, is told as refused for all.
+        of a topic that was deleted say, is told as refused for all. With each that is accepted then, twice as many go
+        together: mostly all were refused, for a while.
         """
         claims = set(self._trials.due())
         if now >= self._next_s:
@@ -56,6 +59,8 @@ class Commits:
         return self._all(self._ledger.marks(claims), self._trials.parting)
 
     def accepted(self, accepted: Mapping[Claim, Commit]) -> None:
+        if again := len(self._again.keys() & accepted.keys()):
+            self._together = 2 * again
         for claim, commit in accepted.items():
             self._again.pop(claim, None)
             self._ledger.accepted(claim, commit.offset)
@@ -65,6 +70,8 @@ class Commits:
                 self._trials.untold(claim)
 
     def refused(self, refused: Collection[Claim]) -> None:
+        if refused:
+            self._together = 1
         for claim in refused:
             if not self._transactional:
                 pause_s = self._again.get(claim, (0.0, AGAIN_AFTER_S))[1]
@@ -86,12 +93,14 @@ class Commits:
         return self._ledger.settled() and self._trials.settled()
 
     def _allowed(self, claims: set[Claim], now: float) -> set[Claim]:
-        """Those that were not refused, or else one that was, longest ago."""
+        """Those that were not refused, in turns with those that were and have rested, longest ago first."""
         self._again = {claim: again for claim, again in self._again.items() if now < again[0] + _FORGOTTEN_S}
-        if well := claims - self._again.keys():
+        well = claims - self._again.keys()
+        rested = [claim for claim in claims & self._again.keys() if self._again[claim][0] <= now]
+        self._well_went = bool(well) and not (rested and self._well_went)
+        if self._well_went or not rested:
             return well
-        due = [claim for claim in claims if self._again[claim][0] <= now]
-        return {min(due, key=lambda claim: self._again[claim])} if due else set()
+        return set(sorted(rested, key=self._again.__getitem__)[: self._together])
 
     def _all(self, marks: Mapping[Claim, Mark], told: Callable[[Claim, Mark], Progress]) -> Mapping[Claim, Commit]:
         commits = {}

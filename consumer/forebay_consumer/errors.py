@@ -9,6 +9,7 @@ FatalError      stop    ours to fix: exit non-zero, commit nothing
   BadConfig
   ModelUnavailable
   DeviceLost            the device answers nothing more in this process
+  HelperLost            the pool of processes or threads that the model uses is broken
   DrainTimeout
   KafkaFailure          the brokers, or what they allow; no record is to blame
 """
@@ -53,6 +54,13 @@ class ModelUnavailable(FatalError):
 
 class DeviceLost(FatalError):
     """The device's context is broken: every further pass in this process would fail, whoever asks. Start a new one."""
+
+
+class HelperLost(FatalError):
+    """A pool of the model's own (`concurrent.futures`) is broken: every further call fails, whoever asks.
+
+    A signal to the whole process group ends such helpers before the worker has drained, and so does a lack of memory.
+    """
 
 
 class KafkaFailure(FatalError):

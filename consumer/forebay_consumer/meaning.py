@@ -2,10 +2,11 @@
 imported, so that models of the user's own are understood as the built-in ones are."""
 
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from forebay_consumer.errors import DeviceLost, OutOfMemory
+from forebay_consumer.errors import DeviceLost, HelperLost, OutOfMemory
 
 # The CPU's allocator, CUDA's driver, and cuBLAS or cuDNN for their workspace.
 _NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
@@ -27,11 +28,13 @@ _DEVICE_LOST: Final = (
 
 
 def meant(error: Exception) -> Exception:
-    """`OutOfMemory` or `DeviceLost` where that is what it says; else `error` itself."""
+    """`OutOfMemory`, `DeviceLost` or `HelperLost` where that is what it says; else `error` itself."""
     if is_out_of_memory(error):
         return OutOfMemory("the device could not hold the batch")
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _DEVICE_LOST):
         return DeviceLost(f"the device is lost to this process: {str(error).splitlines()[0]}")
+    if isinstance(error, BrokenExecutor):
+        return HelperLost(f"the model's pool is broken: {error}")
     return error
 
 

@@ -27,6 +27,7 @@ GATHER_S: Final = 0.006  # the longest rest for them
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
 SURE: Final = 6  # looks in a row that are trusted
+VAIN: Final = 3  # comparisons in a row without a verdict: the last one that there was no longer holds
 ROUNDS: Final = 6  # of a comparison, at most: a look with gathering and one without
 KEEPS: Final = 0.9  # of the rate without, or more, is good
 MORE: Final = 1.3  # times the rate, or as much less: these are other clients
@@ -94,6 +95,7 @@ class Pace:
         self._per_s = 0.0  # in the time before that
         self._looks: deque[float] = deque(maxlen=SURE)  # the last, per second, since a verdict
         self._comparison: _Comparison | None = None  # under way
+        self._vain = 0  # those that were given up since
         self._good = False  # what the last one said of gathering
         self._then_per_s = 0.0  # in the way that it chose
         self._plain_per_s = 0.0  # in that without gathering
@@ -151,13 +153,15 @@ class Pace:
             self._give_up(now)
         elif (good := compared.verdict()) is not None:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if good is self._good else HOLDS_S
-            self._comparison, self._good, self._until_s = None, good, now + self._hold_s
+            self._comparison, self._good, self._until_s, self._vain = None, good, now + self._hold_s, 0
             self._then_per_s = compared.mean(good)
             self._looks.clear()
 
     def _give_up(self, now: float) -> None:
-        """End a comparison without a verdict."""
+        """End a comparison without a verdict. Of clients with pauses each may end so."""
         self._comparison, self._until_s = None, now + HOLDS_S
+        self._vain += 1
+        self._good = self._good and self._vain < VAIN
         self._looks.clear()
 
     def _fast(self) -> bool:

@@ -141,10 +141,10 @@ def test_row_24_a_request_topic_that_is_deleted_holds_up_no_other(pipeline: Pipe
     create_topics(pipeline.bootstrap_servers, {gone: 1})
     settings = pipeline.settings(
         topics={"requests": [pipeline.requests, gone]},
-        delivery={"commit_interval_ms": 1000, "max_uncommitted": 100},
+        delivery={"commit_interval_ms": 3000, "max_uncommitted": 100},
         kafka={"topic.metadata.refresh.interval.ms": 300_000},  # else the client soon gives it back
     )
-    with WorkerProcess(tmp_path, settings):
+    with WorkerProcess(tmp_path, settings) as worker:
         reader = pipeline.reader()
         kept, pipeline.requests = pipeline.requests, gone
         pipeline.send("of no use", id="gone", partition=0)
@@ -156,6 +156,7 @@ def test_row_24_a_request_topic_that_is_deleted_holds_up_no_other(pipeline: Pipe
         pipeline.send_all(texts.items())
         reader.wait_for(len(texts) + 1)
         assert_all_committed(pipeline)
+        assert worker.lines("commit_refused")
     assert set(reader.ids()) == {*texts, "gone"}
 
 

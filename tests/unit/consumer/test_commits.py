@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+import pytest
+
 from forebay_consumer.commits import AGAIN_AFTER_S, AGAIN_AT_MOST_S, Commits
 from forebay_consumer.ledger import Ledger
 from forebay_consumer.progress import Progress
@@ -35,11 +37,12 @@ def test_a_commit_waits_for_the_fate_of_the_one_before() -> None:
 class Broker:
     """Refuses all of a commit in which one of the `bad` is."""
 
-    def __init__(self, *places: int, bad: Collection[int] = ()) -> None:
+    def __init__(self, *places: int, bad: Collection[int] = (), turn_s: float = 0.01) -> None:
         self.claims = [Claim("requests", place, 1) for place in places]
         self.bad = set(bad)
         self.asked: list[list[int]] = []
         self.now = 0.0
+        self._turn_s = turn_s
         self._ledger, trials = Ledger(), Trials(2, ahead=100, life="0" * 16)
         self._commits = Commits(self._ledger, trials, interval_s=0.2)
         for claim in self.claims:
@@ -55,7 +58,7 @@ class Broker:
     def go_on(self, for_s: float) -> None:
         until = self.now + for_s
         while self.now < until:
-            self.now += 0.01
+            self.now += self._turn_s
             if commits := self._commits.due(self.now):
                 places = sorted(claim.partition for claim in commits)
                 self.asked.append(places)
@@ -78,8 +81,9 @@ def test_one_assignment_that_is_refused_holds_up_no_other() -> None:
     assert [0, 2] in broker.asked[-8:]
 
 
-def test_of_those_that_were_all_refused_none_waits_for_the_others_to_rest() -> None:
-    broker = Broker(0, 1, 2)
+@pytest.mark.parametrize("turn_s", [0.01, 0.2], ids=["turns shorter than the interval", "as long"])
+def test_of_those_that_were_all_refused_none_waits_for_the_others_to_rest(turn_s: float) -> None:
+    broker = Broker(0, 1, 2, turn_s=turn_s)
     broker.go_on(0.5)
     broker.bad.update([0, 1, 2])
     broker.answer()
@@ -89,6 +93,17 @@ def test_of_those_that_were_all_refused_none_waits_for_the_others_to_rest() -> N
         broker.answer()
         broker.go_on(0.2)
     assert broker.uncovered() <= 2 * len(broker.claims)
+
+
+def test_many_that_were_refused_for_a_while_are_soon_accepted_again_though_one_is_bad() -> None:
+    broker = Broker(*range(200), bad=range(200), turn_s=0.05)
+    broker.go_on(1.0)
+    broker.bad = {7}
+    broker.go_on(3 * AGAIN_AT_MOST_S)
+    broker.answer()
+    broker.go_on(3 * AGAIN_AT_MOST_S)
+    assert broker.uncovered() == 1
+    assert len(broker.asked) < 50
 
 
 def test_what_is_refused_is_asked_again_more_and_more_seldom_until_it_is_accepted() -> None:

@@ -1,8 +1,10 @@
 """What a library's exception means is known by its name and words, without the library."""
 
+from concurrent.futures.process import BrokenProcessPool
+
 import pytest
 
-from forebay_consumer.errors import DeviceLost, OutOfMemory, TransientError
+from forebay_consumer.errors import DeviceLost, HelperLost, OutOfMemory, TransientError
 from forebay_consumer.meaning import meant, translated
 
 TorchOutOfMemory = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
@@ -45,6 +47,13 @@ def test_a_broken_context_of_the_device_ends_the_worker(words: str) -> None:
     assert isinstance(lost, DeviceLost)
     assert words in str(lost)
     assert "reported later" not in str(lost)
+
+
+@pytest.mark.parametrize("kind", [BrokenProcessPool, type("TerminatedWorkerError", (BrokenProcessPool,), {})])
+def test_a_pool_whose_process_ended_ends_the_worker_and_blames_no_request(kind: type[Exception]) -> None:
+    lost = meant(kind("a process was terminated abruptly"))
+    assert isinstance(lost, HelperLost)
+    assert str(lost) == "the model's pool is broken: a process was terminated abruptly"
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,15 @@ def test_of_clients_with_pauses_too_short_for_a_comparison_none_goes_on_for_ever
     assert with_pauses(life, busy_s, pause_s, 60.0) < 0.1
 
 
+@pytest.mark.parametrize(("busy_s", "pause_s"), [(0.2, 0.1), (0.3, 0.1), (0.35, 0.1), (0.3, 0.5)], ids=str)
+def test_gathering_that_was_good_once_ends_where_pauses_leave_no_time_to_compare(busy_s: float, pause_s: float) -> None:
+    life = Life(by_gathering(4, 4.4))
+    life.go_on(30.0)
+    life.per_s = by_gathering(4, 2)
+    with_pauses(life, busy_s, pause_s, 60.0)
+    assert with_pauses(life, busy_s, pause_s, 300.0) < 0.1
+
+
 def test_a_pause_of_the_clients_is_not_taken_for_gathering_that_brings_fewer() -> None:
     life = Life(by_gathering(4, 4))
     life.go_on(HOLDS_S)
