@@ -475,8 +475,9 @@ class LimitsSettings(Part):
         int | None,
         Field(
             ge=1,
-            description="The same for preparing one chunk: at least 32 requests, or max_batch_size of them. Raise it "
-            "where that takes honestly long, as for large images. none: no limit.",
+            description="The same for decoding one chunk, at least 32 requests or max_batch_size of them, and for one "
+            "call of the model's preprocess, at most 1 MiB of texts, eight images, or one that is larger. none: no "
+            "limit.",
         ),
     ] = 60_000
     preprocess_threads: Annotated[

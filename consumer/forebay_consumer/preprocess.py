@@ -1,7 +1,7 @@
 """From records to items: decode, validate, tokenise or decode images; many at once, never one call a record."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -50,6 +50,8 @@ class NoSuchReplyTopic(InvalidRequest):
 _Decoded = tuple[Record, Envelope, Content]
 _claim = attrgetter("claim")
 _REFUSED: Final = 0  # in place of the cost of a row that the model refused
+_AT_ONCE_BYTES: Final = 1 << 20  # of rows are prepared before the watchdog hears of it, or a single row
+_AT_ONCE_FILES: Final = 8  # rows that are bytes, likewise: what they hold may be thousands of times as large
 
 
 class Preprocessor:
@@ -91,9 +93,13 @@ class Preprocessor:
         self._detail = detail
         self._log = structlog.get_logger()
 
-    def run(self, records: Sequence[Record]) -> tuple[list[Item], list[Fault]]:
+    def run(
+        self, records: Sequence[Record], progress: Callable[[], None] = lambda: None
+    ) -> tuple[list[Item], list[Fault]]:
         """One item or one fault per record.
 
+        Args:
+            progress: called between two calls of the model: what it prepares next has all the time of its own.
         Raises:
             FatalError: from the model; nothing may be concluded about any record.
         """
@@ -115,7 +121,7 @@ class Preprocessor:
             groups.setdefault(key, []).append((record, envelope, content))
         items: list[Item] = []
         for key, group in groups.items():
-            self._prepare(key, group, items, faults)
+            self._prepare(key, group, items, faults, progress)
         return items, faults
 
     def _too_large(self, record: Record) -> tuple[Envelope, TooLarge]:
@@ -148,11 +154,25 @@ class Preprocessor:
             raise Expired(f"{lapsed} when the request was taken up")
         return content
 
-    def _prepare(self, key: bytes, group: Sequence[_Decoded], items: list[Item], faults: list[Fault]) -> None:
-        """Prepare requests with equal parameters in one call; when it raises, one by one."""
+    def _prepare(
+        self,
+        key: bytes,
+        group: Sequence[_Decoded],
+        items: list[Item],
+        faults: list[Fault],
+        progress: Callable[[], None],
+    ) -> None:
+        """Prepare requests with equal parameters together; when that raises, one by one."""
         parameters = group[0][2].parameters
+        prepared: list[Any] = []
+        costs: list[int] = []
         try:
-            prepared, costs = self._call([row for _, _, content in group for row in content.inputs], parameters)
+            for rows in _slices([row for _, _, content in group for row in content.inputs]):
+                if prepared or faults or items:
+                    progress()
+                of_rows = self._call(rows, parameters)
+                prepared += of_rows[0]
+                costs += of_rows[1]
         except FatalError:
             raise
         except Exception as error:
@@ -163,7 +183,8 @@ class Preprocessor:
             self._sort(key, group, prepared, costs, items, faults)
             return
         for decoded in group:  # outside of `except`: what is raised now has nothing to do with the first error
-            self._prepare(key, [decoded], items, faults)
+            progress()
+            self._prepare(key, [decoded], items, faults, progress)
 
     def _sort(
         self,
@@ -220,6 +241,20 @@ class Preprocessor:
         message = tell("the model could not prepare this request", error, self._detail)
         code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
         return Fault(record, envelope, code, message, "preprocess", 0)
+
+
+def _slices(rows: list[Any]) -> Iterator[list[Any]]:
+    """All rows at once, where they are as small as usual: else some of them, one after another."""
+    size = files = start = 0
+    for place, row in enumerate(rows):
+        if not isinstance(row, str | bytes):
+            continue
+        size += len(row)
+        files += isinstance(row, bytes)
+        if place > start and (size > _AT_ONCE_BYTES or files > _AT_ONCE_FILES):
+            yield rows[start:place]
+            start, size, files = place, len(row), int(isinstance(row, bytes))
+    yield rows[start:] if start else rows
 
 
 def _parameters_key(parameters: Mapping[str, Any]) -> bytes:
@@ -296,7 +331,7 @@ class Preprocess:
             records = kept
             self._watchdog.arm(thread)
             try:
-                items, faults = self._preprocessor.run(records)
+                items, faults = self._preprocessor.run(records, partial(self._watchdog.arm, thread))
             finally:
                 self._watchdog.disarm(thread)
             took_s = self._clock() - started

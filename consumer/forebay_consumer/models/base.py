@@ -285,10 +285,10 @@ class Classification(TorchModel):
         logits = self._logits(batch)  # [B, C]
         config = self._model.config
         if config.problem_type == "regression":
-            return logits.cpu().numpy()
+            return numbers(logits)
         if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-            return logits.sigmoid().cpu().numpy()
-        return logits.softmax(-1).cpu().numpy()
+            return numbers(logits.sigmoid())
+        return numbers(logits.softmax(-1))
 
     def differ(self, exact: Any, other: Any) -> str | None:
         return scores_differ(exact, other)
@@ -307,6 +307,18 @@ class Classification(TorchModel):
 
     def _answer(self, scores: Any, index: Any) -> dict[str, Any]:
         return {"label": self._model.config.id2label[int(index)], "score": float(scores[index])}
+
+
+def numbers(values: torch.Tensor) -> Any:
+    """The same as numpy.
+
+    Raises:
+        ValueError: some are infinite or no numbers, for which JSON has no word; half precision overflows so.
+    """
+    found = values.cpu().numpy()
+    if not np.isfinite(found).all():
+        raise ValueError("the model gave what is no number, as half precision does where it overflows")
+    return found
 
 
 def _check_folder(path: str) -> None:

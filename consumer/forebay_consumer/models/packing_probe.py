@@ -112,14 +112,24 @@ def sample_rows(
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """The weights in float32, and afterwards as they were, to the bit."""
+    """The weights in float32, and afterwards as they were, to the bit; also where there was no room for all of them."""
     before = {name: values.dtype for name, values in _floats(model)}
     try:
         model.float()
         yield
     finally:
-        for name, values in _floats(model):
-            values.data = values.data.to(before[name])
+        changed = [(values, before[name]) for name, values in _floats(model) if values.dtype is not before[name]]
+        for values, dtype in sorted(changed, key=lambda each: each[0].numel()):  # the small ones make room
+            _restore(values, dtype)
+
+
+def _restore(values: torch.Tensor, dtype: torch.dtype) -> None:
+    try:
+        values.data = values.data.to(dtype)
+    except RuntimeError:  # no room for both on the device
+        device = values.device
+        values.data = values.data.to("cpu", dtype)
+        values.data = values.data.to(device)
 
 
 def _floats(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -20,6 +20,19 @@ _POOLINGS: Final = {
 _MODULES: Final = ("Transformer", "Pooling", "Normalize")
 
 
+_SETTINGS: Final = [
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+"""Where its `Transformer` keeps them, by the names that they have had."""
+
+
+def lowers(path: str) -> bool:
+    """Whether sentence-transformers writes a text in small letters before the tokenizer sees it, cased or not."""
+    found = [saved for name in _SETTINGS if (saved := _saved(path, name)) is not None]
+    return bool(found and found[0].get("do_lower_case"))
+
+
 def check_modules(path: str) -> None:
     """See that sentence-transformers would do no more with a text than the encoder, pooling and scaling to one length.
 

@@ -1,6 +1,7 @@
 """Text tasks: sentence embeddings, classification, fill-mask."""
 
 import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from itertools import chain
 from typing import Any, ClassVar, Final
 
 import structlog
+import tokenizers
 import torch
 import transformers
 
@@ -19,6 +21,7 @@ from forebay_consumer.models.base import (
     TorchModel,
     check_option,
     is_positive,
+    numbers,
     top_k,
     translated_memory_errors,
 )
@@ -26,10 +29,14 @@ from forebay_consumer.models.layout import Layout
 from forebay_consumer.models.packing import Packed, Packing, padding_index
 from forebay_consumer.models.packing_probe import Seen, choose, may_pad, sample_rows
 from forebay_consumer.models.precision import scores_differ, vectors_differ
-from forebay_consumer.models.sentences import check_modules, saved_pooling
+from forebay_consumer.models.sentences import check_modules, lowers, saved_pooling
 from forebay_schemas import InvalidRequest, RequestError, TooLarge, Unsupported
 
 _UNLIMITED: Final = 1_000_000  # tokenizers without a limit say 1e30
+_CHARACTERS: Final = 8  # of a token; English has four to five
+_RAGGED_TOKENS: Final = 256
+"""So many after the last that counts: where a text is cut, a word may be cut; of WordPiece's a hundred tokens."""
+
 _PACKED_TOKENS: Final = 256
 """Tokens in a packed row: measured best on a CPU, and half of what most encoders take."""
 
@@ -92,6 +99,7 @@ class TextModel(TorchModel):
         self._may_pad = True
         self._tokenizer: Any = None
         self._limit = 0
+        self._looked_at = sys.maxsize  # characters of a text, at first
         self._embeddings = 0
         self._padding_token = 0
         self._names_padding = True
@@ -119,6 +127,8 @@ class TextModel(TorchModel):
         self._uncounted = padding_index(self._model)
         self._told_positions = "position_ids" in accepted and self._uncounted is None
         self._settle_padding()
+        if self._tokenizer.is_fast and self._tokenizer.truncation_side == "right" and self._limit < _UNLIMITED:
+            self._looked_at = _CHARACTERS * (self._limit + _RAGGED_TOKENS)
         # A fast tokenizer keeps its truncation: set here once, no later call changes it under another thread.
         (added,) = self._tokenize([""])
         if max(added["input_ids"], default=0) >= self._embeddings:
@@ -167,17 +177,36 @@ class TextModel(TorchModel):
     def _tokenize(self, texts: list[str]) -> Iterator[Tokens]:
         if not texts:
             return iter(())
-        cut: dict[str, Any] = {"truncation": True, "max_length": self._limit} if self._truncation else {}
-        encoded = self._tokenizer(texts, padding=False, return_attention_mask=False, verbose=False, **cut)
+        encoded = self._encoded([text[: self._looked_at] for text in texts])
         columns = [encoded[name] for name in self._names]
-        return (dict(zip(self._names, values, strict=True)) for values in zip(*columns, strict=True))
+        rows = (dict(zip(self._names, values, strict=True)) for values in zip(*columns, strict=True))
+        if max(map(len, texts)) <= self._looked_at:  # as mostly
+            return rows
+        return map(self._enough, texts, rows, encoded.encodings)
+
+    def _encoded(self, texts: list[str]) -> transformers.BatchEncoding:
+        cut: dict[str, Any] = {"truncation": True, "max_length": self._limit} if self._truncation else {}
+        return self._tokenizer(texts, padding=False, return_attention_mask=False, verbose=False, **cut)
+
+    def _enough(self, text: str, row: Tokens, whole: tokenizers.Encoding) -> Tokens:
+        """The tokens of a text, of which more and more is looked at while its beginning gave too few."""
+        looked_at = self._looked_at
+        while looked_at < len(text):
+            if len(row["input_ids"]) + sum(len(rest) for rest in whole.overflowing) > self._limit + _RAGGED_TOKENS:
+                break
+            looked_at *= 4
+            encoded = self._encoded([text[:looked_at]])
+            row, whole = {name: encoded[name][0] for name in self._names}, encoded.encodings[0]
+        return row
 
     def _checked(self, tokens: Tokens) -> Tokens | RequestError:
         count = len(tokens["input_ids"])
         if not count:
             return InvalidRequest("text: no tokens; this model has no answer to an empty text")
         if count > self._limit:
-            return TooLarge(f"text: {count} tokens; the limit is {self._limit}")
+            looked_at = self._limit + _RAGGED_TOKENS
+            told = str(count) if count < looked_at else f"{looked_at} or more"
+            return TooLarge(f"text: {told} tokens; the limit is {self._limit}")
         return tokens if max(tokens["input_ids"]) < self._embeddings else self._unknown(tokens)
 
     def _unknown(self, tokens: Tokens) -> InvalidRequest:
@@ -371,19 +400,27 @@ class FeatureExtraction(TextModel):
         check_option("normalize", normalize, isinstance(normalize, bool), "true and false")
         self._pooling = pooling
         self._normalize = normalize
+        self._lowers = False
 
     def load(self, device: str) -> None:
         super().load(device)
         check_modules(self._path)
+        self._lowers = lowers(self._path)
         if self._pooling is None:
             self._pooling = saved_pooling(self._path)
+
+    def preprocess(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> Sequence[Tokens | RequestError]:
+        """As for every text, in small letters where sentence-transformers would write it so."""
+        if self._lowers:
+            rows = [row.lower() if isinstance(row, str) else row for row in rows]
+        return super().preprocess(rows, parameters)
 
     def _run(self, batch: Batch) -> Any:
         """B vectors, numpy float32 [D] each; vector i belongs to row i of the batch."""
         pooled = self._outputs(batch)  # [B, D]
         if self._normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        return list(pooled.cpu().numpy())
+        return list(numbers(pooled))
 
     def _of_padded(self, batch: Padded) -> torch.Tensor:
         states = self._model(**batch).last_hidden_state.float()  # [B, T, D]
@@ -522,8 +559,8 @@ class FillMask(TextModel):
         vocabulary = output.shape[-1]
         count = min(_candidates(parameters), vocabulary)
         with translated_memory_errors():
-            scores, tokens = (best.tolist() for best in output.softmax(-1).topk(count))  # [M, K]
-        found = zip(scores, tokens, strict=True)
+            scores, tokens = output.softmax(-1).topk(count)  # [M, K]
+        found = zip(numbers(scores).tolist(), tokens.tolist(), strict=True)
         outputs: list[Any] = []
         for row in rows:
             ids = row["input_ids"]

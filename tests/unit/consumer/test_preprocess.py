@@ -440,7 +440,7 @@ class Stage:
         self.dog = Watched()
         self.feed = Feed(self.window, feed_takes, ManualClock())
         self.stage = Preprocess(
-            Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 10_000),
+            Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 5_000_000),
             self.feed,
             self.flow,
             takes,
@@ -492,6 +492,36 @@ def test_every_chunk_is_watched_while_it_is_prepared(error: Exception | None) ->
     stage = Stage(Upper(bad=error) if error else None)
     stage.run(make_record(0, value=b"bad" if error else b"text"))
     assert stage.dog.seen == ["armed", "off"]
+
+
+PICTURE = [("content-type", b"image/png")]
+
+
+@pytest.mark.parametrize(
+    ("records", "calls"),
+    [
+        pytest.param([make_record(at) for at in range(30)], [30], id="as usual"),
+        pytest.param([make_record(at, value=b"picture", headers=PICTURE) for at in range(20)], [8, 8, 4], id="files"),
+        pytest.param([request(0, *["a" * 600_000] * 3), make_record(3)], [1, 1, 2], id="large texts"),
+        pytest.param([make_record(0, value=b"a" * 3_000_000)], [1], id="one that is larger"),
+    ],
+)
+def test_of_large_requests_a_few_rows_are_prepared_in_the_time_that_is_allowed_for_a_chunk(
+    records: list[Record], calls: list[int]
+) -> None:
+    """Or the worker would end for what its clients send together, though nothing hangs."""
+    made = Stage(model := Upper(), chunk=100)
+    made.run(*records)
+    assert [len(rows) for rows, _ in model.calls] == calls
+    assert made.waiting == [record.offset for record in records]
+    assert made.dog.seen == ["armed"] * len(calls) + ["off"]
+
+
+def test_what_is_prepared_one_by_one_has_the_time_of_a_chunk_each() -> None:
+    made = Stage(Upper(bad=ValueError("no")))
+    made.run(make_record(0), make_record(1, value=b"bad"), make_record(2))
+    assert made.waiting == [0, 2]
+    assert made.dog.seen[:4] == ["armed"] * 4
 
 
 def test_the_stage_counts_the_rows_of_what_it_decoded() -> None:

@@ -343,6 +343,35 @@ def test_no_room_for_the_trial_means_padding(loaded: Loaded, monkeypatch: pytest
     assert len(run(model, TEXTS)) == len(TEXTS)
 
 
+def test_weights_of_which_some_had_no_room_in_float32_are_all_as_they_were(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is there room on the device then for a second copy of the largest."""
+    import torch
+
+    half = torch.bfloat16
+    convert, copied = torch.nn.Module.float, torch.Tensor.to
+    refused: list[int] = []
+
+    def some(module: Any) -> Any:
+        convert(module.embeddings)
+        refused.append(0)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def to(values: Any, *args: Any, **kwargs: Any) -> Any:
+        if refused and args == (half,) and values.numel() > 100_000:
+            refused.append(values.numel())
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return copied(values, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "float", some)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    model: Any = loaded("feature-extraction", "bert.encoder", dtype="bfloat16")
+    assert model.packing is None
+    assert len(refused) > 1
+    assert {values.dtype for values in model._model.parameters()} == {half}
+
+
 @pytest.mark.parametrize("off", ["off", False])
 def test_packing_can_be_switched_off(loaded: Loaded, off: Any) -> None:
     model: Any = loaded("feature-extraction", "bert.encoder", packing=off)

@@ -1,6 +1,7 @@
 """Text tasks against transformers' own pipelines and models."""
 
 import json
+import random
 import shutil
 import threading
 from collections.abc import Callable
@@ -196,6 +197,19 @@ def test_modules_that_are_built_in_are_served(
     assert_close(run(sentences("modules.json", json.dumps(saved)), TEXTS[2:3])[0].tolist(), expected)
 
 
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_roberta_config.json"])
+@pytest.mark.parametrize("lowers", [True, False])
+def test_a_text_is_written_in_small_letters_where_sentence_transformers_does_so(
+    sentences: Callable[..., Any], name: str, lowers: bool
+) -> None:
+    from tokenizers import normalizers
+
+    model = sentences(name, json.dumps({"max_seq_length": 32, "do_lower_case": lowers}))
+    model._tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)  # as of a cased model
+    assert (model.preprocess(["Water"], {}) == model.preprocess(["water"], {})) is lowers
+    assert isinstance(model.preprocess([b"Water"], {})[0], Unsupported)
+
+
 PROMPTS = {"query": "search for: ", "document": ""}
 
 
@@ -371,6 +385,100 @@ def test_without_truncation_a_long_text_is_too_large(loaded: Loaded) -> None:
     assert model.cost(fits) == 6
     assert isinstance(long, TooLarge)
     assert long.message == "text: 7 tokens; the limit is 6"
+
+
+PIECES = ("water", "river's", " " * 40, "\n", "!?", "水は", "x" * 150, "é", "\u0301", "1234567", "a.b.c", "naïve", "🙂")
+
+
+@pytest.fixture(scope="module")
+def with_tokenizer(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """A loaded classifier with a tokenizer of this kind, which knows the pieces."""
+
+    def load(kind: str) -> Any:
+        import tokenizers
+        import transformers
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        folder = tmp_path_factory.mktemp(kind.split()[0])
+        shutil.copytree(checkpoint("classes"), folder, dirs_exist_ok=True)
+        if kind != "WordPiece":
+            trainer: Any
+            if kind == "Unigram":
+                backend = tokenizers.Tokenizer(models.Unigram())
+                backend.pre_tokenizer = pre_tokenizers.Metaspace()
+                trainer = trainers.UnigramTrainer(vocab_size=300, unk_token="<unk>", special_tokens=["<unk>", "<s>"])
+            else:
+                backend = tokenizers.Tokenizer(models.BPE())
+                trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>"])
+                if kind == "byte pairs":
+                    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+                    backend.decoder = decoders.ByteLevel()
+            backend.train_from_iterator([" ".join(PIECES), "".join(PIECES), *PIECES] * 20, trainer)
+            made = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<s>")
+            made.save_pretrained(folder)
+        model: Any = model_class("text-classification", None)(path=str(folder))  # type: ignore[call-arg]
+        model.load("cpu")
+        assert type(model._tokenizer.backend_tokenizer.model).__name__ in (kind, "BPE")
+        return model
+
+    return load
+
+
+@pytest.mark.parametrize("kind", ["WordPiece", "Unigram", "byte pairs", "pairs, and no words"])
+def test_a_long_text_of_which_only_the_beginning_is_looked_at_has_the_tokens_of_the_whole(
+    with_tokenizer: Callable[[str], Any], kind: str
+) -> None:
+    model = with_tokenizer(kind)
+    chance = random.Random(5)
+    for of in range(len(PIECES)):
+        for pieces in (PIECES, PIECES[of : of + 1], PIECES[of : of + 2]):
+            for joints in ("",), ("", " ", "\n"):
+                whole = "".join(chance.choice(pieces) + chance.choice(joints) for _ in range(900))
+                expected = model._tokenizer(whole, truncation=True, max_length=64)["input_ids"]
+                rows = model.preprocess([whole, "water"], {})
+                assert [row["input_ids"] for row in rows] == [expected, model._tokenizer("water")["input_ids"]]
+
+
+@pytest.mark.parametrize("truncation", [True, False])
+def test_of_a_text_without_end_only_the_beginning_is_tokenised(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, truncation: bool
+) -> None:
+    model: Any = loaded("text-classification", "classes", truncation=truncation)
+    seen: list[int] = []
+    encoded = model._encoded
+
+    def looked_at(texts: list[str]) -> Any:
+        seen.extend(map(len, texts))
+        return encoded(texts)
+
+    monkeypatch.setattr(model, "_encoded", looked_at)
+    (row,) = model.preprocess(["word, and " * 100_000], {})
+    assert sum(seen) < 10_000
+    if truncation:
+        assert model.cost(row) == 64
+    else:
+        assert row.message == "text: 320 or more tokens; the limit is 64"
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "text"),
+    [
+        ("text-classification", "classes", "water"),
+        ("text-classification", "regression", "water"),
+        ("feature-extraction", "encoder", "water"),
+        ("fill-mask", "masked", "water [MASK]"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_is_an_error_of_the_pass(
+    loaded: Loaded, task: str, kind: str, text: str, value: float
+) -> None:
+    """JSON would have null for it."""
+    model: Any = loaded(task, kind)
+    run(model, [text])
+    model._model.get_input_embeddings().weight.data[2300] = value  # "water"
+    with pytest.raises(ValueError, match="gave what is no number"):
+        run(model, [text])
 
 
 def test_an_empty_string_is_only_its_special_tokens(loaded: Loaded) -> None:
