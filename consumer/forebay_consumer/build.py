@@ -144,7 +144,8 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         "model-version": served.version,
     }
     writer = Writer(routes, settings.topics.dead_letters, served, origin)
-    setting = Setting(settings, rules, len(models), flow, writer, metrics, failure, shutdown)
+    expiry = Expiry(_seconds(limits.request_ttl_ms))
+    setting = Setting(settings, rules, expiry, len(models), flow, writer, metrics, failure, shutdown)
     if delivery.mode == "queue":
         mode = by_lock(setting, consumers=delivery.queue.consumers * setting.instances)
     else:
@@ -158,7 +159,6 @@ def build(settings: WorkerSettings, shutdown: Shutdown) -> Worker:
         # Of each copy its own: one that is broken is not to hide among those that are well.
         return Breaker(settings.retry.breaker_window, settings.retry.breaker_share)
 
-    expiry = Expiry(_seconds(limits.request_ttl_ms))
     detail = settings.model.error_detail
     instances = Instances(
         [

@@ -24,7 +24,7 @@ def by_lock(setting: Setting, consumers: int) -> Mode:
     settings, metrics = setting.settings, setting.metrics
     delivery, limits = settings.delivery, settings.limits
     locks = Locks()
-    feed = Feed(Window(setting.rules, follows=False), locks.takes)
+    feed = Feed(Window(setting.rules, follows=False), locks.takes, expiry=setting.expiry)
     keeper = LockKeeper(locks, setting.flow, feed, metrics)
     replies = Replies(
         settings.kafka,

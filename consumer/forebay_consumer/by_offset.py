@@ -62,7 +62,7 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         held = trials.held() if transactional else 0
         return NO_ENDS if held and flow.rows - held <= waiting_rows else intake.snapshot.ends
 
-    feed = Feed(Window(setting.rules), ledger.takes, ends=ends)
+    feed = Feed(Window(setting.rules), ledger.takes, ends=ends, expiry=setting.expiry)
 
     # By commits, room for all that may be inside: who waits for one while there is no room to poll waits for a batch to
     # end. A transaction is heard of without a poll, and each suspect costs one: so no more is claimed than keeps the

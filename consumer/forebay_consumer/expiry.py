@@ -1,5 +1,6 @@
 """When a request is no longer worth running. Pure, told the time of day."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,8 +29,7 @@ class Expiry:
 
     def lapsed(self, record: Record, envelope: Envelope) -> str | None:
         """Which limit has passed, in words for the client, or None."""
-        own = envelope.deadline_s
-        ttl = None if self.ttl_s is None or record.timestamp_s is None else record.timestamp_s + self.ttl_s
+        own, ttl = envelope.deadline_s, self._lived_s(record)
         if own is None and ttl is None:
             return None
         now = self.clock()
@@ -39,6 +39,14 @@ class Expiry:
             assert self.ttl_s is not None
             return f"limits.request_ttl_ms {self.ttl_s * 1000:.0f} had passed since the record's timestamp"
         return None
+
+    def left_s(self, record: Record, envelope: Envelope) -> float:
+        """Seconds until it expires; infinite where it does not."""
+        ends = [end for end in (envelope.deadline_s, self._lived_s(record)) if end is not None]
+        return min(ends) - self.clock() if ends else math.inf
+
+    def _lived_s(self, record: Record) -> float | None:
+        return None if self.ttl_s is None or record.timestamp_s is None else record.timestamp_s + self.ttl_s
 
 
 NO_EXPIRY: Final = Expiry()

@@ -5,6 +5,7 @@ from itertools import groupby
 from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.record import Claim, Item, Record
 from forebay_consumer.window import NO_ENDS, Batch, Window, claim_of
 
@@ -15,6 +16,7 @@ class Feed:
     Args:
         takes: whether items of an assignment may still be started.
         ends: how far each partition goes, as far as more of it can come in, given how many rows wait here.
+        expiry: what expires waits for company for half of the time that is left to it.
     """
 
     def __init__(
@@ -23,11 +25,14 @@ class Feed:
         takes: Callable[[Claim], bool],
         clock: Clock = monotonic,
         ends: Callable[[int], Mapping[Claim, int]] = lambda _: NO_ENDS,
+        expiry: Expiry = NO_EXPIRY,
     ) -> None:
         self._window = window
         self._takes = takes
         self._ends = ends
         self._clock = clock
+        self._expiry = expiry
+        self._has_ttl = expiry.ttl_s is not None
         self._changed = Condition()
         self._closed = False
 
@@ -46,6 +51,8 @@ class Feed:
                 (kept if self._takes(claim) else refused).extend(of_claim)
             for item in kept:
                 item.ready_s = now
+                if self._has_ttl or item.envelope.deadline_s is not None:
+                    item.latest_s = now + self._expiry.left_s(item.record, item.envelope) / 2
             self._window.add(kept)
             self._changed.notify_all()
         return refused

@@ -73,7 +73,7 @@ class Instance:
         self._log = structlog.get_logger().bind(instance=number, device=device)
 
     def load(self) -> None:
-        """Bring the weights to the device, and let the window know if the model packs.
+        """Bring the weights to the device.
 
         Raises:
             ModelUnavailable: whatever the model raised.
@@ -85,12 +85,16 @@ class Instance:
             raise
         except Exception as error:
             raise ModelUnavailable(f"the model cannot be loaded on {self._device}: {error}") from error
-        if self._model.packing is not None:
-            self._feed.pack()
+        if self.packs:
             self._ceiling.pack()
         self._metrics.packing.labels(self._model.packing or self._model.unpacked).inc()
         self._metrics.loads.inc()
         self._log.info("model loaded", action="model_loaded", seconds=round(self._clock() - started, 3))
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model, which is loaded by now, pads nothing."""
+        return self._model.packing is not None
 
     def warm_up(self, samples: Callable[[Model], Sequence[Any]], batch_sizes: Sequence[int], count: int) -> None:
         """Let the model choose how it runs, then run every sample at every batch size, `count` times.
@@ -334,6 +338,8 @@ class Instances:
         self._metrics = metrics
         self._failure = failure
         self._search = search
+        self._loading = len(instances)
+        self._loaded_one = threading.Lock()
         self._ready = threading.Semaphore(0)
         self._all_ready = False
         self._warm = threading.Barrier(len(instances))  # broken at the end, if one is still waited for then
@@ -375,6 +381,7 @@ class Instances:
     def _life(self, instance: Instance) -> Callable[[], None]:
         def live() -> None:
             instance.load()
+            self._loaded()
             instance.warm_up(self._samples, self._batch_sizes, self._warmup_count)
             self._metrics.instances.inc()
             if self._search is not None:
@@ -383,6 +390,13 @@ class Instances:
             instance.serve()
 
         return live
+
+    def _loaded(self) -> None:
+        """With the last of them: tell the window, if all pack. One whose device was short of memory may not."""
+        with self._loaded_one:
+            self._loading -= 1
+            if not self._loading and all(instance.packs for instance in self._instances):
+                self._feed.pack()
 
     def _settle_sizes(self, instance: Instance, search: Search) -> None:
         """The first measures for all, when none of the others still loads, which would slow it down."""

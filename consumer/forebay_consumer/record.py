@@ -1,5 +1,6 @@
 """The life of a record inside the worker: bytes, decoded item, outcome. Data only; imports no stage."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -72,6 +73,7 @@ class Item:
         total_cost: the cost of all rows together.
         key: only items with an equal key may share a batch.
         ready_s: monotonic time at which it entered the window.
+        latest_s: monotonic time from which it waits for no company, since it expires.
         preprocess_s: seconds from its chunk's pick-up until the whole chunk was prepared: what the request waited.
     """
 
@@ -83,6 +85,7 @@ class Item:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     key: Hashable = None
     ready_s: float = 0.0
+    latest_s: float = math.inf
     preprocess_s: float = 0.0
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from forebay_consumer.config import WorkerSettings
+from forebay_consumer.expiry import Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
@@ -127,6 +128,7 @@ class Setting:
 
     settings: WorkerSettings
     rules: Rules
+    expiry: Expiry
     instances: int
     flow: Flow
     writer: Writer

@@ -82,6 +82,7 @@ class Window:
         self._follows = follows
         self._waiting: deque[Item] = deque()
         self._rows = 0
+        self._expiring = 0  # how many of them expire
         self._reached: dict[Claim, int] = {}  # highest offset that came in, and one
         self._markers: dict[Claim, int] = {}  # offsets that were left out at the last gap, where they were few
         self._company = Company() if rules.adaptive else None
@@ -101,6 +102,7 @@ class Window:
             self._company.came(items[0].ready_s, len(items), sum([item.total_cost for item in items]))
         self._waiting.extend(items)
         self._rows += sum([len(item.rows) for item in items])
+        self._expiring += sum([item.latest_s < math.inf for item in items])
         if self._follows:
             for claim, of_claim in groupby(items, claim_of):
                 self._past(claim, [item.record.offset for item in of_claim])
@@ -147,7 +149,7 @@ class Window:
         dropped = [item for item in self._waiting if gone(item.record.claim)]
         if dropped:
             self._waiting = deque(item for item in self._waiting if not gone(item.record.claim))
-            self._rows -= sum(len(item.rows) for item in dropped)
+            self._left(dropped)
         return dropped
 
     def due_s(self, ends: Mapping[Claim, int] = NO_ENDS) -> float | None:
@@ -162,7 +164,8 @@ class Window:
         if oldest.record.alone:
             return -math.inf  # no other may join it
         since_s = oldest.record.since_s
-        return (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
+        lingered = (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
+        return min(lingered, *(item.latest_s for item in self._waiting)) if self._expiring else lingered
 
     def _alone_s(self, ends: Mapping[Claim, int]) -> float:
         """The moment from which company is not worth the wait."""
@@ -181,7 +184,7 @@ class Window:
             return None
         if not self._packs and (count := self._equals()):
             chosen = [self._waiting.popleft() for _ in range(count)]
-            self._rows -= self._rules.max_rows
+            self._left(chosen)
             return Batch(chosen, Trigger.SIZE, self._rules.max_rows, self._rules.max_rows * chosen[0].cost)
         head = self._head()
         chosen, full = self._fill(head)
@@ -315,4 +318,10 @@ class Window:
         taken = {id(item) for item in chosen}
         left = [item for item in (self._waiting.popleft() for _ in range(looked_at)) if id(item) not in taken]
         self._waiting.extendleft(reversed(left))
-        self._rows -= sum(len(item.rows) for item in chosen)
+        self._left(chosen)
+
+    def _left(self, items: Sequence[Item]) -> None:
+        """These wait no more."""
+        self._rows -= sum([len(item.rows) for item in items])
+        if self._expiring:
+            self._expiring -= sum([item.latest_s < math.inf for item in items])

@@ -235,7 +235,10 @@ class TorchModel(Model):
             OutOfMemory: the device could not hold the batch.
         """
         with translated_memory_errors(), torch.inference_mode():
-            return self._run(batch)
+            output = self._run(batch)
+            if self._device.startswith("cuda"):  # what a task leaves there may not be computed yet
+                torch.cuda.synchronize(self._device)
+        return output
 
     @abstractmethod
     def _run(self, batch: Any) -> Any:

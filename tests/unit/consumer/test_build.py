@@ -11,6 +11,7 @@ from forebay_consumer.build import build, make_models, placements, search_of, wa
 from forebay_consumer.by_offset import by_offset
 from forebay_consumer.config import ModelSettings, WarmupSettings, WorkerSettings
 from forebay_consumer.errors import BadConfig, KafkaFailure
+from forebay_consumer.expiry import NO_EXPIRY
 from forebay_consumer.failure import Failure
 from forebay_consumer.flow import Flow
 from forebay_consumer.instance import Search
@@ -170,7 +171,9 @@ def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> No
     metrics = Metrics()
     writer = Writer(Routes(["replies"]), None, Served("m"), {})
     failure, shutdown = Failure(), Shutdown(1.0)
-    mode = by_offset(Setting(given, Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown), 4096)
+    mode = by_offset(
+        Setting(given, Rules(32), NO_EXPIRY, 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown), 4096
+    )
     trials, claim = mode.admission, Claim("requests", 0, 1)
     assert isinstance(trials, Trials)
     mode.feed.bound(512, None)
@@ -184,7 +187,7 @@ def test_exactly_once_claims_enough_for_the_batches_that_a_profile_found() -> No
 def test_who_is_to_end_asks_no_more_where_an_assignment_begins(failed: bool) -> None:
     metrics, failure, shutdown = Metrics(), Failure(), Shutdown(1.0)
     writer = Writer(Routes(["replies"]), None, Served("m"), {})
-    setting = Setting(settings(), Rules(32), 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown)
+    setting = Setting(settings(), Rules(32), NO_EXPIRY, 1, Flow(4096, 1 << 30), writer, metrics, failure, shutdown)
     intake = by_offset(setting, 4096).intake
     assert isinstance(intake, GroupIntake)
     assert not intake._leaving()

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from forebay_consumer.expiry import Expiry
 from forebay_consumer.feed import Feed
 from forebay_consumer.record import Claim
 from forebay_consumer.window import Batch, Rules, Trigger, Window
@@ -37,6 +38,20 @@ def feed(
     clock: ManualClock, takes: Callable[[Claim], bool] = any_claim, max_rows: int = 4, linger_s: float = 3600.0
 ) -> Feed:
     return Feed(Window(Rules(max_rows=max_rows, linger_s=linger_s)), takes, clock)
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "deadline_s", "due_s"),
+    [(None, None, 3600.0), (None, 1003.0, 6.5), (8.0, None, 8.0), (8.0, 1004.0, 7.0), (8.0, 1099.0, 8.0)],
+)
+def test_what_expires_waits_for_company_for_half_of_what_is_left_to_it(
+    ttl_s: float | None, deadline_s: float | None, due_s: float
+) -> None:
+    made = Feed(Window(Rules(linger_s=3600.0)), any_claim, ManualClock(5.0), expiry=Expiry(ttl_s, ManualClock(1000.0)))
+    item = make_item(0, timestamp_s=998.0)
+    item.envelope = item.envelope._replace(deadline_s=deadline_s)
+    made.put([item])
+    assert made._window.due_s() == due_s
 
 
 class Puller:

@@ -502,10 +502,23 @@ class Packs(Answering):
 def test_a_model_that_packs_once_loaded_is_given_rows_by_the_sum_of_their_costs() -> None:
     bench = Bench(Packs(), rules=Rules(max_rows=32, max_cost=110))
     bench.instance.load()
+    bench.feed.pack()
     assert bench.metrics.registry.get_sample_value("forebay_packing", {"scheme": "tightly"}) == 1
     bench.run(make_item(0, cost=100), make_item(1, cost=9), make_item(2, cost=1))
     assert bench.metric("batch_cost_sum") == 110
     assert (bench.metric("padding_ratio_sum"), bench.metric("padding_ratio_count")) == (0.2, 1)
+
+
+@pytest.mark.parametrize("models", [[Packs], [Packs, Packs], [Packs, Answering], [Answering]], ids=str)
+def test_batches_are_of_packed_rows_where_every_copy_of_the_model_packs(models: Sequence[type[Model]]) -> None:
+    """One whose device was short of memory for the trial may not, and pads what would be far too much for it."""
+    benches = [Bench(model()) for model in models]
+    failure = Failure()
+    with together(failure, *benches) as instances:
+        assert instances.wait_ready(lambda: failure.happened)
+        assert benches[0].feed._window._packs is all(model is Packs for model in models)
+        for bench in benches:
+            bench.feed.close()
 
 
 def test_memory_that_a_packed_batch_lacked_is_remembered_as_a_sum() -> None:

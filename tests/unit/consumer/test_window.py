@@ -167,6 +167,36 @@ def test_001_7_the_deadline_is_the_oldest_items_and_later_arrivals_do_not_move_i
     assert offsets(made.take(0.1)) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("packs", [False, True])
+def test_nothing_lingers_longer_than_the_first_that_expires_allows(packs: bool) -> None:
+    made = window(make_item(0), linger_s=60.0)
+    if packs:
+        made.pack()
+    made.add([make_item(1), make_item(2, key=b"other")])
+    assert made.due_s() == 60.0
+    hurried = make_item(3, key=b"other")
+    hurried.latest_s = 0.5
+    made.add([hurried])
+    assert made.due_s() == 0.5
+    assert made.take(0.4) is None
+    first, second = made.take(0.5), made.take(0.5)
+    assert (offsets(first), offsets(second)) == ([0, 1], [2, 3])
+    assert second is not None
+    assert second.trigger is Trigger.LINGER
+    made.add([make_item(4)])
+    assert made.due_s() == 60.0
+
+
+def test_one_that_expires_hurries_nobody_once_it_is_gone() -> None:
+    hurried, equals = make_item(0, partition=1), [make_item(1), make_item(2)]
+    hurried.latest_s = equals[0].latest_s = 0.5
+    made = window(*equals, make_item(3), hurried, max_rows=2, linger_s=60.0)
+    assert offsets(made.take(0.0)) == [1, 2]
+    assert made.due_s() == 0.5
+    made.drop(lambda claim: claim.partition == 1)
+    assert made.due_s() == 60.0
+
+
 def test_001_8_without_linger_an_item_goes_at_once() -> None:
     assert offsets(window(make_item(since_s=7.0), linger_s=0.0).take(7.0)) == [0]
 

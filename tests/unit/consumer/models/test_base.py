@@ -56,6 +56,19 @@ def test_out_of_memory_is_said_in_one_way(loaded: Loaded, model_call: Callable[.
     assert translated.value.__cause__ is not None
 
 
+def test_a_pass_on_a_gpu_is_over_when_the_device_is_done(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The masks' scores stay there, and would be waited for by whoever looks at them."""
+    import torch
+
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    model: Any = loaded("fill-mask", "masked", packing="off")
+    batch = model.collate(model.preprocess(["the [MASK]"], {}))
+    monkeypatch.setattr(model, "_device", "cuda:1")
+    model.forward(batch)
+    assert waited == ["cuda:1"]
+
+
 def test_another_error_of_the_model_is_left_as_it_is(loaded: Loaded) -> None:
     model = loaded("text-classification", "classes", packing="off")
     batch = model.collate(model.preprocess(TEXTS, {}))
