@@ -100,7 +100,7 @@ class Commits:
         self._well_went = bool(well) and not (rested and self._well_went)
         if self._well_went or not rested:
             return well
-        return set(sorted(rested, key=self._again.__getitem__)[: self._together])
+        return set(sorted(rested, key=lambda claim: (self._again[claim], claim))[: self._together])
 
     def _all(self, marks: Mapping[Claim, Mark], told: Callable[[Claim, Mark], Progress]) -> Mapping[Claim, Commit]:
         commits = {}
