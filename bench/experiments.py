@@ -1,4 +1,5 @@
-"""`make bench-experiments`: what the sources of the design measured, measured here, each as a small table.
+"""`make bench-experiments`: what five public write-ups of batching measured, measured here, each as a small
+table.
 
 The numbers are those of docs/acceptance.md. Sizes are cut where a source used a GPU; rows that need one say so.
 """

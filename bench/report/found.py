@@ -110,8 +110,8 @@ def mode_of(limit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures that tell, and no more."""
-    if value == 0:
+    """Three figures that tell, and no more; what is too small to be measured is none."""
+    if abs(value) < LEAST_CPU_MS:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"

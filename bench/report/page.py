@@ -99,7 +99,7 @@ def _told(run: Mapping[str, Any]) -> list[str]:
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, Python {machine['python']}, "
         + versions,
         _repeats(run),
-        "full" if run["scale"] == 1 else f"{run['scale']:g}",
+        "full" if run["scale"] == 1 else f"{run['scale']:g} of it",
         f"{run['minutes']:.0f}",
     ]
 
@@ -107,7 +107,7 @@ def _told(run: Mapping[str, Any]) -> list[str]:
 def _repeats(run: Mapping[str, Any]) -> str:
     """As many as there are rows of, for a run may be broken off."""
     made = len({row["repeat"] for row in run["rows"] if "repeat" in row}) or run["repeats"]
-    told = f"{made}" if made == run["repeats"] else f"{made} of {run['repeats']}"
+    told = f"{made}" if made == run["repeats"] else f"{made} of {run['repeats']} planned"
     return told if made == 1 else f"{told}, interleaved"
 
 
@@ -168,7 +168,7 @@ def _peak(found: Found, load: str, dtype: str, peer: str) -> str:
 def _experiments(found: Found, titles: Mapping[str, str]) -> Iterator[str]:
     known = [name for name in titles if found.of("experiment", name)]
     if known:
-        yield "## The experiments of the sources\n"
+        yield "## Experiments of five write-ups\n"
     for name in known:
         rows = found.of("experiment", name)
         hidden = ("experiment", "case", "failed", "repeat")

@@ -21,10 +21,14 @@ from forebay_consumer.logs import configure, where_raised
 from forebay_consumer.shutdown import Shutdown, Signals
 from forebay_consumer.tune.cli import tune
 
+_HELP: Final = """The Forebay worker.
+
+Exit codes: 0 done, or drained after SIGTERM or SIGINT; 1 something fatal, or limits.shutdown_ms was over; \
+2 bad configuration or usage; 130 a second signal.
+"""
+
 # An error that nobody expected is told without its frames' variables: a password may be among them.
-app: Final = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The Forebay worker."
-)
+app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
 config_app: Final = typer.Typer(no_args_is_help=True, help="Look at a worker's settings.")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")

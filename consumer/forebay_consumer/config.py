@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -281,8 +283,9 @@ class BatchingSettings(Part):
             ge=0,
             le=3_600_000,
             validation_alias=AliasChoices("linger_ms", "max_queue_delay_ms", "max_batch_delay"),
-            description="Most time the oldest request waits for company. Higher: larger batches, more latency. From "
-            "some 1,300 requests a second on, two polls are up to 6 ms of it apart; 0 polls at once.",
+            description="Most time the oldest request waits for company. Higher: larger batches, more latency. Above "
+            "some 1,300 requests a second the worker rests for up to 6 ms between polls, never longer than this; with "
+            "0 it never rests.",
         ),
     ] = 20
     adaptive_linger: Annotated[
@@ -475,9 +478,9 @@ class LimitsSettings(Part):
         int | None,
         Field(
             ge=1,
-            description="The same for decoding one chunk, at least 32 requests or max_batch_size of them, and for one "
-            "call of the model's preprocess, at most 1 MiB of texts, eight images, or one that is larger. none: no "
-            "limit.",
+            description="The same for decoding one chunk, of at most max_batch_size requests or 32, the larger of the "
+            "two, and for one call of the model's preprocess, with at most 1 MiB of texts, eight images, or one row "
+            "that is larger. none: no limit.",
         ),
     ] = 60_000
     preprocess_threads: Annotated[
@@ -651,15 +654,15 @@ def _load(kind: type[_Settings], file: Path | None, overrides: Sequence[str]) ->
     try:
         settings = loader(**flags)
     except ValidationError as error:
-        raise BadConfig(_explain(error, file)) from None
+        raise BadConfig(_explain(error, file, overrides)) from None
     except SettingsError as error:
         raise BadConfig(f"the environment: {_unreadable(error)}") from None
     assert isinstance(settings, kind)
     return settings
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
-    lines = [f"the configuration ({file or 'environment'}) cannot be used:"]
+def _explain(error: ValidationError, file: Path | None, overrides: Sequence[str]) -> str:
+    lines = [f"the configuration ({_sources(file, overrides)}) cannot be used:"]
     problems = error.errors()
     for problem in problems:
         where = ".".join(str(step) for step in problem["loc"]) or "as a whole"
@@ -668,11 +671,19 @@ def _explain(error: ValidationError, file: Path | None) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {where}: no such setting; allowed are {', '.join(_keys(problem['loc'][:-1]))}")
             continue
-        given = "" if problem["type"] == "missing" else f" (given: {_brief(where, problem['input'])})"
+        whole = problem["type"] == "value_error" and isinstance(problem["input"], Mapping | BaseModel)
+        given = "" if whole or problem["type"] == "missing" else f" (given: {_brief(where, problem['input'])})"
         lines.append(f"  {where}: {_wanted(problem)}{given}")
     if file is None and any(problem["type"] == "missing" for problem in problems):
         lines.append("  no file was read; give --config, as in --config worker.yaml")
     return "\n".join(lines)
+
+
+def _sources(file: Path | None, overrides: Sequence[str]) -> str:
+    """Where the settings come from: all that may hold what is wrong."""
+    variables = any(name.upper().startswith(PREFIX) for name in os.environ)
+    named = [str(file)] * (file is not None) + [f"{PREFIX}… variables"] * variables + ["--set"] * bool(overrides)
+    return ", ".join(named) or "no file, no variables"
 
 
 def _holds_another(place: Sequence[str | int], problems: Sequence[ErrorDetails]) -> bool:
@@ -687,17 +698,32 @@ def _wanted(problem: ErrorDetails) -> str:
         return "expected a mapping, as in {a: 1}"
     if problem["type"] == "too_short":
         return "expected a list of at least one entry"
-    return problem["msg"].removeprefix("Value error, ")
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("int_parsing", "float_parsing") and _may_be_none(problem["loc"]):
+        return f"{said}; null for none"
+    return said
 
 
 def _keys(place: Sequence[str | int]) -> list[str]:
     """What may be set there."""
+    return [name.rstrip("_") for name in _part_at(place).model_fields]
+
+
+def _part_at(place: Sequence[str | int]) -> type[BaseModel]:
     part: type[BaseModel] = WorkerSettings
     for step in place:
         if isinstance(step, str):
-            field = part.model_fields.get(step) or part.model_fields[f"{step}_"]
-            part = part_of(field) or part
-    return [name.rstrip("_") for name in part.model_fields]
+            part = part_of(_field(part, step)) or part
+    return part
+
+
+def _field(part: type[BaseModel], name: str) -> FieldInfo:
+    return part.model_fields.get(name) or part.model_fields[f"{name}_"]
+
+
+def _may_be_none(place: Sequence[str | int]) -> bool:
+    *parts, name = place
+    return isinstance(name, str) and NoneType in getattr(_field(_part_at(parts), name).annotation, "__args__", ())
 
 
 def _unreadable(error: SettingsError) -> str:

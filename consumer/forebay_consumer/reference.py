@@ -21,7 +21,8 @@ def settings_page() -> str:
         "`FOREBAY_BATCHING__LINGER_MS=5` or `FOREBAY_KAFKA__BOOTSTRAP_SERVERS=host:9092` (for `kafka` an underscore",
         "stands for a dot); `--set batching.linger_ms=5` over both. A variable that is no setting is an error.",
         "A default of none is written `null`, in the file and after `--set`; lists and mappings are JSON in variables:",
-        "`FOREBAY_TOPICS__REQUESTS='[\"inference.requests\"]'`. `[]` behind a key marks a list, as in",
+        "`FOREBAY_TOPICS__REQUESTS='[\"inference.requests\"]'`, and so is none:",
+        "`FOREBAY_LIMITS='{\"forward_timeout_ms\": null}'`. `[]` behind a key marks a list, as in",
         "`instance_group: [{count: 2}]`.",
         "",
         "## kafka",
@@ -129,4 +130,6 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default()
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{list(value) if isinstance(value, tuple) else value}`"

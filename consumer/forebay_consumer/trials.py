@@ -13,7 +13,7 @@ before; yet records of the lost assignment may be running still, so what is clai
 cannot know that nobody died. Where it was cut off itself a moment before, as all are in an outage, it takes the
 predecessor for one that was too: its records are suspects, and its trial is no evidence.
 
-Rule and simulation: DESIGN §5; an attempt counter per partition instead convicts innocents.
+An attempt counter per partition would convict innocents: tests/unit/consumer/test_trials_simulation.py.
 """
 
 from collections import deque

@@ -53,13 +53,12 @@ def test_a_second_worker_joins_and_leaves_under_load(pipeline: Pipeline, tmp_pat
 
 
 def test_000_9_a_burst_waits_as_lag_and_two_workers_share_it(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.send_all((str(number), f"text {number}") for number in range(2000))
+    assert sum(pipeline.ends().values()) - sum(pipeline.committed().values()) == 2000, "all of it is lag"
     with (
         WorkerProcess(tmp_path, slow(pipeline, "classic"), "one") as one,
         WorkerProcess(tmp_path, slow(pipeline, "classic"), "two") as two,
     ):
-        one.wait_serving()
-        two.wait_serving()
-        pipeline.send_all((str(number), f"text {number}") for number in range(2000))
         reader = pipeline.reader()
         reader.wait_for(2000)
         wait_until(lambda: pipeline.committed() == pipeline.ends(), "the lag is 0")

@@ -127,9 +127,11 @@ def test_001_8_without_linger_a_request_goes_at_once(pipeline: Pipeline, tmp_pat
     with served(pipeline, tmp_path, linger_ms=0) as worker:
         worker.wait_serving()
         pipeline.send_all(texts(1))
-        pipeline.reader().wait_for(1)
+        (reply,) = pipeline.reader().wait_for(1)
         wait_until(worker.batches, "the batch is told of, which is after its replies are handed on")
         assert worker.batches() == [1]
+        assert isinstance(reply, Result)
+        assert reply.timing["linger_ms"] < 20, "the default"
 
 
 def test_001_9_the_first_request_of_every_batch_is_answered(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -240,8 +242,8 @@ def test_004_1_ten_rows_are_one_pass_and_not_ten(pipeline: Pipeline, tmp_path: P
     assert batches_of(pipeline, tmp_path, 10, max_batch_size=10) == [10]
 
 
-def test_004_3_a_backlog_of_100_goes_in_batches_of_32_by_default(pipeline: Pipeline, tmp_path: Path) -> None:
-    assert batches_of(pipeline, tmp_path, 100) == [32, 32, 32, 4]
+def test_004_3_a_backlog_of_100_goes_in_batches_of_32(pipeline: Pipeline, tmp_path: Path) -> None:
+    assert batches_of(pipeline, tmp_path, 100, max_batch_size=32) == [32, 32, 32, 4]
 
 
 def test_001_12_with_too_many_waiting_the_oldest_are_rejected_and_the_rest_is_served(

@@ -285,10 +285,11 @@ def _told(output: Any) -> str:
 
 
 def _show_how(console: Console) -> None:
+    commands = os.path.relpath(Path(sys.executable).parent)
     console.print(
         "\n[bold]ask a question yourself[/]: in three terminals\n"
-        "    uv run forebay-local broker --topic inference.requests:4 --topic inference.replies\n"
-        "    uv run forebay-local worker sentiment\n"
-        "    uv run forebay-producer ask 'What a lovely day' 'This was a waste of money'\n",
+        f"    {commands}/forebay-local broker --topic inference.requests:4 --topic inference.replies\n"
+        f"    {commands}/forebay-local worker sentiment\n"
+        f"    {commands}/forebay-producer ask 'What a lovely day' 'This was a waste of money'\n",
         highlight=False,
     )

@@ -100,7 +100,8 @@ def test_either_of_two_equally_likely_labels_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0, "0"), (0.00123, "0.00123"), (0.5, "0.500"), (12.34, "12.3"), (1234.5, "1,234")]
+    ("value", "told"),
+    [(0, "0"), (1.4e-18, "0"), (0.00123, "0.00123"), (0.5, "0.500"), (12.34, "12.3"), (1234.5, "1,234")],
 )
 def test_numbers_have_three_figures(value: float, told: str) -> None:
     assert number(value) == told
@@ -155,7 +156,7 @@ def test_the_page_says_of_each_run_what_it_measured_on_what() -> None:
     others = run(alone, began="2026-01-02 09:00", repeats=1, scale=1, minutes=20.0)
     told = page([run([row for row in ROWS if row not in alone]), others], {"004.1": "ten in one"}, {"arm": "arm/x.md"})
     on = "2 cores of x, 24 GB, Python 3.11, torch 2"
-    assert f"| T1 float32, question workers | 2026-01-01 | {on} | 2, interleaved | 0.5 | 9 |" in told
+    assert f"| T1 float32, question workers | 2026-01-01 | {on} | 2, interleaved | 0.5 of it | 9 |" in told
     assert f"| the experiments | 2026-01-02 | {on} | 1 | full | 20 |" in told
     assert "Other machines: [arm](arm/x.md)." in told
 
@@ -168,7 +169,7 @@ def test_there_is_no_share_of_no_time() -> None:
 
 def test_a_run_that_was_broken_off_says_so() -> None:
     told = page([run(ROWS, repeats=3)], {"004.1": "ten in one"})
-    assert "| 2 of 3, interleaved |" in told
+    assert "| 2 of 3 planned, interleaved |" in told
 
 
 def test_no_two_runs_may_have_measured_the_same() -> None:

@@ -411,8 +411,25 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"kafka": {**KAFKA, "client.id": ["a"]}},
-            "kafka: client.id: expected text, a number, true or false; got list (given: a mapping)",
+            "kafka: client.id: expected text, a number, true or false; got list",
             id="a list for a kafka key",
+        ),
+        pytest.param(
+            {"batching": {"linger_ms": 20}, "limits": {"request_ttl_ms": 10}},
+            "as a whole: batching.linger_ms=20 is not less than limits.request_ttl_ms=10: a lone request would expire "
+            "while it waits for company",
+            id="two that do not go together",
+        ),
+        pytest.param(
+            {"limits": {"forward_timeout_ms": "none"}},
+            "limits.forward_timeout_ms: Input should be a valid integer, unable to parse string as an integer; null "
+            "for none (given: 'none')",
+            id="none in words",
+        ),
+        pytest.param(
+            {"limits": {"shutdown_ms": "none"}},
+            "limits.shutdown_ms: Input should be a valid integer, unable to parse string as an integer (given: 'none')",
+            id="none where there is none",
         ),
     ],
 )
@@ -421,6 +438,21 @@ def test_a_value_of_the_wrong_form_is_told_the_form_of_the_file(
 ) -> None:
     _, *told = refusal(file, parts).splitlines()
     assert told == [f"  {said}"]
+
+
+def test_all_that_may_hold_what_is_wrong_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_BATCHING__LINGER_MS", "often")
+    file.write_text("")
+    with pytest.raises(BadConfig) as caught:
+        load(file, ["limits.shutdown_ms=5"])
+    assert str(caught.value).splitlines()[0] == (
+        f"the configuration ({file}, FOREBAY_… variables, --set) cannot be used:"
+    )
+    monkeypatch.delenv("FOREBAY_BATCHING__LINGER_MS")
+    file.write_text("batching: {linger_ms: often}")
+    with pytest.raises(BadConfig) as caught:
+        load(file)
+    assert str(caught.value).splitlines()[0] == f"the configuration ({file}) cannot be used:"
 
 
 def test_without_a_file_the_flag_that_names_one_is_told() -> None:
