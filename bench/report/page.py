@@ -92,7 +92,8 @@ def _told(run: Mapping[str, Any]) -> list[str]:
     machine = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     what = [name for name in measured(run) if not name.startswith("experiment")]
-    what += ["the experiments"] * (len(what) < len(measured(run)))
+    experiments = [name for name in measured(run) if name.startswith("experiment")]
+    what += [f"{len(experiments)} experiments"] if len(experiments) > 2 else experiments
     return [
         ", ".join(what),
         run["began"].split()[0],

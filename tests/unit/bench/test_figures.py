@@ -157,7 +157,7 @@ def test_the_page_says_of_each_run_what_it_measured_on_what() -> None:
     told = page([run([row for row in ROWS if row not in alone]), others], {"004.1": "ten in one"}, {"arm": "arm/x.md"})
     on = "2 cores of x, 24 GB, Python 3.11, torch 2"
     assert f"| T1 float32, question workers | 2026-01-01 | {on} | 2, interleaved | 0.5 of it | 9 |" in told
-    assert f"| the experiments | 2026-01-02 | {on} | 1 | full | 20 |" in told
+    assert f"| experiment 004.1 | 2026-01-02 | {on} | 1 | full | 20 |" in told
     assert "Other machines: [arm](arm/x.md)." in told
 
 

@@ -71,29 +71,45 @@ def test_a_second_signal_of_either_kind_ends_at_once(
 
 
 FORKS = """
-import os, signal, sys
+import os, signal, sys, threading
 from forebay_consumer.shutdown import Shutdown, Signals
 
+number, on_thread, handles = int(sys.argv[1]), sys.argv[2] == "True", sys.argv[3] == "True"
 shutdown = Shutdown(30)
-with Signals(shutdown):
+
+def fork():
     told, tells = os.pipe()
     if not (child := os.fork()):
+        if handles:
+            signal.signal(number, lambda *_: os._exit(0))
         os.write(tells, b"up")
         signal.pause()
-        os._exit(0)
+        os._exit(1)
     os.read(told, 2)
-    os.kill(child, int(sys.argv[1]))
+    os.kill(child, number)
     _, status = os.waitpid(child, 0)
-    print(os.WIFSIGNALED(status), shutdown.asked)
-    os.kill(os.getpid(), int(sys.argv[1]))
+    print(status == (0 if handles else number), shutdown.asked)
+
+with Signals(shutdown):
+    if on_thread:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    else:
+        fork()
+    os.kill(os.getpid(), number)
     assert shutdown.wait(60)
 """
 
 
+@pytest.mark.parametrize("handles", [False, True], ids=["as it comes", "a handler of its own"])
+@pytest.mark.parametrize("on_thread", [False, True], ids=["main thread", "another thread"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_forked_child_ends_it_and_is_none_to_its_parent(number: signal.Signals) -> None:
+def test_a_signal_to_a_forked_child_is_its_own_and_none_to_its_parent(
+    number: signal.Signals, on_thread: bool, handles: bool
+) -> None:
     """As of a model with a pool of processes. A signal to the whole group would else count twice."""
-    command = [sys.executable, "-c", FORKS, str(int(number))]
+    command = [sys.executable, "-c", FORKS, str(int(number)), str(on_thread), str(handles)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.stdout.split(), ended.returncode) == (["True", "False"], 0), ended.stderr
 
