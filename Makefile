@@ -6,7 +6,7 @@ PYTEST := $(RUN) pytest
 # Tests mostly wait, for brokers above all: two processes, each with brokers of its own, take little more than half the time.
 TOGETHER := -n 2 --dist worksteal
 
-.PHONY: setup models demo test test-faults test-all check unit integration faults e2e soak format bench bench-quick bench-profile bench-experiments bench-report clean
+.PHONY: setup models demo test test-faults test-all check unit integration faults e2e soak format explore bench bench-quick bench-profile bench-experiments bench-report clean
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
@@ -48,6 +48,9 @@ SEED ?= 1
 MODE ?= at-least-once
 PROTOCOL ?= classic
 WITHOUT ?=
+
+explore: setup ## the properties with 2,500 examples each, other ones in every run: some minutes
+	$(PYTEST) tests/unit -m hypothesis -n 2 --hypothesis-profile explore
 
 soak: setup ## random faults over a mixed load, and a verdict: MINUTES=n SEED=s MODE=m WITHOUT="poison cut"
 	PYTHONPATH=tests $(RUN) python -m soak --minutes $(MINUTES) --seed $(SEED) --mode $(MODE) --protocol $(PROTOCOL) $(addprefix --without ,$(WITHOUT))

@@ -9,7 +9,10 @@ from forebay_local.broker import Broker
 from support.broker import Topics, running_broker
 from support.pipeline import Pipeline
 
-settings.register_profile("forebay", deadline=None)  # a stalled machine is no failure
+# No deadline: a stalled machine is no failure. The same examples in each run, so that a run that fails fails again;
+# others are looked for by `make explore`.
+settings.register_profile("forebay", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2500)
 settings.load_profile("forebay")
 
 
