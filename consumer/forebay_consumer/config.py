@@ -302,8 +302,8 @@ class BatchingSettings(Part):
         int | None,
         Field(
             ge=1,
-            description="Most cost (tokens, pixels) of one pass, padding included. none: found by the profile where "
-            "max_batch_size is none, too; else no bound.",
+            description="Most cost (tokens; of pictures, rows) of one pass, padding included. none: found by the "
+            "profile where max_batch_size is none, too; else no bound.",
         ),
     ] = None
     lookahead: Annotated[
@@ -479,8 +479,8 @@ class LimitsSettings(Part):
         Field(
             ge=1,
             description="The same for decoding one chunk, of at most max_batch_size requests or 32, the larger of the "
-            "two, and for one call of the model's preprocess, with at most 1 MiB of texts, eight images, or one row "
-            "that is larger. none: no limit.",
+            "two, and for one call of the model's preprocess, with at most a million characters, eight images, or "
+            "one row that is larger. none: no limit.",
         ),
     ] = 60_000
     preprocess_threads: Annotated[

@@ -5,7 +5,7 @@ from itertools import groupby
 from threading import Condition
 
 from forebay_consumer.clock import Clock, monotonic
-from forebay_consumer.expiry import NO_EXPIRY, Expiry
+from forebay_consumer.expiry import Expiry
 from forebay_consumer.record import Claim, Item, Record
 from forebay_consumer.window import NO_ENDS, Batch, Window, claim_of
 
@@ -25,7 +25,8 @@ class Feed:
         takes: Callable[[Claim], bool],
         clock: Clock = monotonic,
         ends: Callable[[int], Mapping[Claim, int]] = lambda _: NO_ENDS,
-        expiry: Expiry = NO_EXPIRY,
+        *,
+        expiry: Expiry,
     ) -> None:
         self._window = window
         self._takes = takes

@@ -37,6 +37,9 @@ class Model(ABC):
     max_batch_size: ClassVar[int | None] = None
     """Largest number of rows the model can take, where it has such a limit."""
 
+    max_preprocess_rows: ClassVar[int | None] = None
+    """Most rows of one call of `preprocess`, which has `limits.preprocess_timeout_ms`, where each may take long."""
+
     precision: str | None = None
     """What it computes in, as `float32`, known once it is tuned; None says nothing. Told in every result."""
 

@@ -50,7 +50,7 @@ class NoSuchReplyTopic(InvalidRequest):
 _Decoded = tuple[Record, Envelope, Content]
 _claim = attrgetter("claim")
 _REFUSED: Final = 0  # in place of the cost of a row that the model refused
-_AT_ONCE_BYTES: Final = 1 << 20  # of rows are prepared before the watchdog hears of it, or a single row
+_AT_ONCE_SIZE: Final = 1 << 20  # characters and bytes of rows are prepared before the watchdog hears of it, or one row
 _AT_ONCE_FILES: Final = 8  # rows that are bytes, likewise: what they hold may be thousands of times as large
 
 
@@ -167,7 +167,7 @@ class Preprocessor:
         prepared: list[Any] = []
         costs: list[int] = []
         try:
-            for rows in _slices([row for _, _, content in group for row in content.inputs]):
+            for rows in self._slices([row for _, _, content in group for row in content.inputs]):
                 if prepared or faults or items:
                     progress()
                 of_rows = self._call(rows, parameters)
@@ -215,6 +215,26 @@ class Preprocessor:
                 company = (key, record.claim, record.offset) if record.alone else key
                 items.append(Item(record, envelope, rows, most, total, content.parameters, company))
 
+    def _slices(self, rows: list[Any]) -> Iterator[list[Any]]:
+        """All rows at once, where they are as small as usual: else some of them, one after another."""
+        most = self._model.max_preprocess_rows
+        size = files = start = 0
+        for place, row in enumerate(rows):
+            if not isinstance(row, str | bytes):
+                if most is None:
+                    continue
+                length = 0
+            else:
+                length = len(row)
+            size += length
+            files += isinstance(row, bytes)
+            if place > start and (
+                size > _AT_ONCE_SIZE or files > _AT_ONCE_FILES or (most is not None and place - start >= most)
+            ):
+                yield rows[start:place]
+                start, size, files = place, length, int(isinstance(row, bytes))
+        yield rows[start:] if start else rows
+
     def _call(self, rows: Sequence[Any], parameters: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
         """The prepared rows and their costs; a row that the model refused has a cost of its own kind."""
         with translated():
@@ -241,20 +261,6 @@ class Preprocessor:
         message = tell("the model could not prepare this request", error, self._detail)
         code = error.code if isinstance(error, BatchError) else Code.MODEL_ERROR
         return Fault(record, envelope, code, message, "preprocess", 0)
-
-
-def _slices(rows: list[Any]) -> Iterator[list[Any]]:
-    """All rows at once, where they are as small as usual: else some of them, one after another."""
-    size = files = start = 0
-    for place, row in enumerate(rows):
-        if not isinstance(row, str | bytes):
-            continue
-        size += len(row)
-        files += isinstance(row, bytes)
-        if place > start and (size > _AT_ONCE_BYTES or files > _AT_ONCE_FILES):
-            yield rows[start:place]
-            start, size, files = place, len(row), int(isinstance(row, bytes))
-    yield rows[start:] if start else rows
 
 
 def _parameters_key(parameters: Mapping[str, Any]) -> bytes:

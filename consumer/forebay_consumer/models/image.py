@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 import transformers
@@ -33,6 +33,7 @@ class ImageClassification(Classification):
     """
 
     auto_class = "AutoModelForImageClassification"
+    max_preprocess_rows: ClassVar[int | None] = 8  # also of base64: of a few bytes each may hold `max_pixels`
 
     def __init__(self, path: str, max_pixels: int = 50_000_000, reduced_jpeg: bool = True, **options: Any) -> None:
         super().__init__(path, **options)

@@ -527,7 +527,7 @@ class FillMask(TextModel):
         )
 
     def _checked(self, tokens: Tokens) -> Tokens | RequestError:
-        if self._tokenizer.mask_token_id in tokens["input_ids"]:
+        if self._tokenizer.mask_token_id in tokens["input_ids"] or len(tokens["input_ids"]) > self._limit:
             return super()._checked(tokens)
         within = f" within its first {self._limit} tokens" if len(tokens["input_ids"]) >= self._limit else ""
         mask = self._tokenizer.mask_token

@@ -107,6 +107,18 @@ def test_many_that_were_refused_for_a_while_are_soon_accepted_again_though_one_i
     assert len(broker.asked) < len(broker.claims) / 2, "far fewer than one by one"
 
 
+def test_the_order_of_those_that_were_refused_is_their_own() -> None:
+    """And not that of a set of them, which differs from process to process."""
+    asked = []
+    for places in (range(200), reversed(range(200))):
+        broker = Broker(*places, bad=range(200), turn_s=0.05)
+        broker.go_on(1.0)
+        broker.bad = {7}
+        broker.go_on(3 * AGAIN_AT_MOST_S)
+        asked.append(broker.asked)
+    assert asked[0] == asked[1]
+
+
 def test_what_is_refused_is_asked_again_more_and_more_seldom_until_it_is_accepted() -> None:
     broker = Broker(0, bad=[0])
     broker.go_on(1.5 * AGAIN_AFTER_S)

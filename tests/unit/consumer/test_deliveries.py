@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import pytest
 
 from forebay_consumer.deliveries import Deliveries, LockKeeper, answered_from, poisoned, runs_alone
+from forebay_consumer.expiry import NO_EXPIRY
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
 from forebay_consumer.locks import End, Locks
@@ -37,7 +38,7 @@ class Parts:
     def __init__(self, records: Sequence[Record] = (), closes_s: float = 1e9, clock: ManualClock | None = None) -> None:
         self.clock = clock or ManualClock()
         self.locks = Locks(self.clock)
-        self.feed = Feed(Window(Rules()), self.locks.takes, self.clock)
+        self.feed = Feed(Window(Rules()), self.locks.takes, self.clock, expiry=NO_EXPIRY)
         self.flow = Flow(100, 1000)
         self.keeper = LockKeeper(self.locks, self.flow, self.feed, Metrics())
         self.deliveries = Deliveries(self.locks, self.feed, self.keeper)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from forebay_consumer.expiry import Expiry
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.feed import Feed
 from forebay_consumer.record import Claim
 from forebay_consumer.window import Batch, Rules, Trigger, Window
@@ -37,7 +37,7 @@ def any_claim(_claim: Claim) -> bool:
 def feed(
     clock: ManualClock, takes: Callable[[Claim], bool] = any_claim, max_rows: int = 4, linger_s: float = 3600.0
 ) -> Feed:
-    return Feed(Window(Rules(max_rows=max_rows, linger_s=linger_s)), takes, clock)
+    return Feed(Window(Rules(max_rows=max_rows, linger_s=linger_s)), takes, clock, expiry=NO_EXPIRY)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_pull_asks_how_far_the_log_goes_each_time_it_looks() -> None:
         asked.append(rows)
         return ends
 
-    made = Feed(Window(Rules(max_rows=4, linger_s=0.001)), any_claim, clock, reaching)
+    made = Feed(Window(Rules(max_rows=4, linger_s=0.001)), any_claim, clock, reaching, expiry=NO_EXPIRY)
     with pulling(made, clock) as puller:
         puller.blocked_again(partial(made.put, [make_item(0, since_s=1.0)]))
         puller.blocked_again(partial(made.put, [make_item(1, since_s=1.0)]))

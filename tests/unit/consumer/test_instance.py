@@ -18,7 +18,7 @@ from forebay_consumer import FatalError, Model, OutOfMemory, TransientError
 from forebay_consumer.breaker import Breaker, ModelFails
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost, ModelUnavailable
-from forebay_consumer.expiry import Expiry
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.instance import Instance, Instances, Search
@@ -65,7 +65,7 @@ class Bench:
         self.metrics = Metrics()
         self.published: list[Outcome] = []
         self.dog = Watched()
-        self.feed = Feed(Window(rules), lambda _claim: True, self.clock)
+        self.feed = Feed(Window(rules), lambda _claim: True, self.clock, expiry=NO_EXPIRY)
         self.instance = Instance(
             0,
             "cpu",

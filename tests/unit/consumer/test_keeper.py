@@ -5,6 +5,7 @@ import pytest
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
 from forebay_consumer.errors import DeviceLost, DrainTimeout, FatalError, KafkaFailure
+from forebay_consumer.expiry import NO_EXPIRY
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
@@ -29,7 +30,7 @@ class Kept:
         self.ledger, self.trials, self.failure, metrics = Ledger(), Trials(2, 4, THIS), Failure(), Metrics()
         self.commits = Commits(self.ledger, self.trials, 1.0)
         self.books = Books(self.ledger, self.trials, self.commits, Flow(10, 10**6), metrics)
-        feed = Feed(Window(Rules()), self.ledger.takes)
+        feed = Feed(Window(Rules()), self.ledger.takes, expiry=NO_EXPIRY)
         self.keeper = Keeper(self.ledger, self.trials, self.commits, self.books, feed, metrics, self.failure, 10.0)
         found = Progress(True, 1, Trial(0, 1), life=EARLIER)
         self.keeper.assigned({CLAIM: Start(0, found, 1, outage)})

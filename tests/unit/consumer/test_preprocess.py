@@ -3,7 +3,7 @@
 import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -11,7 +11,7 @@ import pytest
 
 from forebay_consumer.detail import Detail
 from forebay_consumer.errors import DeviceLost, FatalError
-from forebay_consumer.expiry import Expiry
+from forebay_consumer.expiry import NO_EXPIRY, Expiry
 from forebay_consumer.failure import Failure
 from forebay_consumer.feed import Feed
 from forebay_consumer.flow import Flow
@@ -438,7 +438,7 @@ class Stage:
         self.given_up: list[tuple[int, str]] = []
         self.model = model or Upper()
         self.dog = Watched()
-        self.feed = Feed(self.window, feed_takes, ManualClock())
+        self.feed = Feed(self.window, feed_takes, ManualClock(), expiry=NO_EXPIRY)
         self.stage = Preprocess(
             Preprocessor(self.model, Served("shout", "3"), Routes(["replies"]), 32, 5_000_000),
             self.feed,
@@ -485,6 +485,16 @@ def test_the_stage_prepares_chunk_by_chunk() -> None:
     model = Upper()
     Stage(model, chunk=3).run(*(make_record(offset, value=b"%d" % offset) for offset in range(8)))
     assert [rows for rows, _ in model.calls] == [["0", "1", "2"], ["3", "4", "5"], ["6", "7"]]
+
+
+def test_a_model_may_bound_the_rows_of_a_call() -> None:
+    class Few(Upper):
+        max_preprocess_rows: ClassVar[int | None] = 8
+
+    made = Stage(model := Few(), chunk=100)
+    made.run(request(0, *["a"] * 10), request(1, *["b"] * 9), make_record(2))
+    assert [len(rows) for rows, _ in model.calls] == [8, 8, 4]
+    assert made.dog.seen.count("armed") == 3
 
 
 @pytest.mark.parametrize("error", [None, FatalError("no more")], ids=["prepared", "raised"])

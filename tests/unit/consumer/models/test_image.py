@@ -97,6 +97,11 @@ def test_base64_is_an_image_too(loaded: Loaded, pictures: dict[str, bytes]) -> N
     assert_close(answers, [answers[0]] * 4)
 
 
+def test_few_images_are_prepared_in_one_call_also_of_base64(loaded: Loaded) -> None:
+    """A file of 40 bytes may hold as many pixels as are allowed, and each call has a limit of its own."""
+    assert loaded("image-classification", "vit").max_preprocess_rows == 8
+
+
 @pytest.mark.parametrize(
     ("row", "refusal", "said"),
     [

@@ -288,6 +288,12 @@ def test_a_text_without_a_mask_is_refused_and_its_neighbours_are_not(loaded: Loa
     assert "within its first 8 tokens" in cut.message
 
 
+def test_a_text_whose_mask_lies_far_behind_the_limit_is_too_large_and_not_without_one(loaded: Loaded) -> None:
+    model = loaded("fill-mask", "masked", max_length=8, truncation=False)
+    (far,) = model.preprocess(["one " * 5000 + "[MASK]"], {})
+    assert isinstance(far, TooLarge)
+
+
 def test_a_bad_row_among_good_ones_is_refused_alone(loaded: Loaded) -> None:
     model = loaded("text-classification", "classes")
     prepared = model.preprocess(["good", b"\xff\xd8", 7, None, ["nested"], "good too"], {})
