@@ -82,6 +82,13 @@ class _Partition:
         return bool(self.held) and self.held[0].offset < self.suspects_end
 
     @property
+    def holds_suspect(self) -> bool:
+        """Whether the next trial of it is of a record that is held."""
+        if self.found is not None and self.position <= self.found.offset:
+            return False
+        return bool(self.held) and self.held[0].offset < self.suspects_end
+
+    @property
     def acknowledged_hi(self) -> int:
         return _NEVER if self.told is None or not self.told.open else self.told.hi
 
@@ -125,9 +132,17 @@ class Trials:
 
     @property
     def choosing(self) -> bool:
-        """Whether the next trial may be one of a record that was not polled yet: so while none is chosen or runs."""
+        """Whether the next trial waits for a record to be polled.
+
+        Not while one is chosen or runs, nor before the commit that takes back one that is over, nor where the next
+        suspect is held: what is polled beyond the room for it would stay.
+        """
         with self._lock:
-            return not self._inside and all(partition.trial is None for partition in self._partitions.values())
+            everyone = self._partitions.values()
+            if self._inside or any(partition.trial is not None or partition.stale for partition in everyone):
+                return False
+            first = [partition for partition in everyone if partition.found is not None]
+            return not any(partition.holds_suspect for partition in first or everyone)
 
     @property
     def busy(self) -> bool:

@@ -17,6 +17,7 @@ MOST_MARKERS: Final = 4
 
 NO_ENDS: Final[Mapping[Claim, int]] = {}
 claim_of: Final = attrgetter("record.claim")
+latest_of: Final = attrgetter("latest_s")
 
 
 class Trigger(StrEnum):
@@ -25,14 +26,16 @@ class Trigger(StrEnum):
     SIZE = "size"  # no further row fits
     COST = "cost"  # a further row would exceed the cost
     PREFERRED = "preferred"  # a preferred size is reached
-    LINGER = "linger"  # the oldest item has waited long enough
+    LINGER = "linger"  # the oldest item has waited long enough, or one that expires has
     COMPANY = "company"  # waiting for company does not pay
     DRAIN = "drain"  # the worker takes no more; there is nothing to wait for
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items that share one forward pass; the oldest waiting item is among them, unless it lingers and they are full.
+    """Items that share one forward pass.
+
+    The oldest waiting item is among them, unless it lingers and they are full, or one of them expires.
 
     Attributes:
         rows: rows of all items together.
@@ -153,19 +156,20 @@ class Window:
         return dropped
 
     def due_s(self, ends: Mapping[Claim, int] = NO_ENDS) -> float | None:
-        """The moment at which the oldest item need wait no longer, or None when nothing waits."""
-        lingered = self._lingered_s(ends)
-        return lingered if lingered is None else min(lingered, self._alone_s(ends))
-
-    def _lingered_s(self, ends: Mapping[Claim, int]) -> float | None:
+        """The moment at which some item need wait no longer, or None when nothing waits."""
         if not self._waiting:
             return None
+        return min(self._lingered_s(ends), self._alone_s(ends), self._first_to_expire().latest_s)
+
+    def _lingered_s(self, ends: Mapping[Claim, int]) -> float:
         oldest = self._waiting[0]
         if oldest.record.alone:
             return -math.inf  # no other may join it
         since_s = oldest.record.since_s
-        lingered = (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
-        return min(lingered, *(item.latest_s for item in self._waiting)) if self._expiring else lingered
+        return (max(oldest.ready_s, since_s) if self._coming(ends) else since_s) + self._rules.linger_s
+
+    def _first_to_expire(self) -> Item:
+        return min(self._waiting, key=latest_of) if self._expiring else self._waiting[0]
 
     def _alone_s(self, ends: Mapping[Claim, int]) -> float:
         """The moment from which company is not worth the wait."""
@@ -191,11 +195,15 @@ class Window:
         trigger = full or self._patience(chosen, now, ends)
         if trigger is None:
             chosen, trigger = self._full_behind(head)
+        looked_at = len(head)
+        if trigger is None and (hurried := self._first_to_expire()).latest_s <= now:
+            chosen, full = self._fill([item for item in self._waiting if item.key == hurried.key])
+            trigger, looked_at = full or Trigger.LINGER, len(self._waiting)
         if trigger is None:
             return None
         if trigger is Trigger.PREFERRED:
             chosen = self._preferred(chosen)
-        self._remove(chosen, len(head))
+        self._remove(chosen, looked_at)
         rows = sum(len(item.rows) for item in chosen)
         if self._packs:
             return Batch(chosen, trigger, rows, sum(item.total_cost for item in chosen))
@@ -297,8 +305,7 @@ class Window:
     def _patience(self, chosen: Sequence[Item], now: float, ends: Mapping[Claim, int]) -> Trigger | None:
         if self._draining:
             return Trigger.DRAIN
-        lingered = self._lingered_s(ends)
-        if lingered is not None and now >= lingered:
+        if now >= self._lingered_s(ends):
             return Trigger.LINGER
         if self._rules.preferred and self._preferred(chosen):
             return Trigger.PREFERRED

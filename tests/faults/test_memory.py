@@ -85,7 +85,7 @@ def test_row_35_after_a_death_no_more_is_held_than_there_is_room_for(pipeline: P
         assert_all_committed(pipeline)
         assert second.stop() == 0
     assert max(held) > 0
-    # A poll ends with the record that fills the room, and one more is looked at for each trial.
+    # A poll ends with the record that fills the room; one more is looked at where the next trial is not held.
     assert max(held) < budget + 3 * size
 
 

@@ -142,8 +142,8 @@ def test_a_dead_predecessor_leaves_what_it_may_have_seen_and_no_more() -> None:
     assert trials.unread() == [], "what came later, it cannot have seen"
 
 
-def test_a_suspect_is_chosen_again_only_when_none_runs_or_is_asked_for() -> None:
-    """Meanwhile nothing need be polled beyond what there is room for."""
+def test_the_next_suspect_is_to_be_polled_only_where_none_runs_is_asked_for_or_held() -> None:
+    """Else nothing need be polled beyond what there is room for."""
     trials = opened(Progress(True, 3))
     acknowledge(trials)
     choosing = {"none was polled yet": trials.choosing}
@@ -153,8 +153,24 @@ def test_a_suspect_is_chosen_again_only_when_none_runs_or_is_asked_for() -> None
     (run,), _ = trials.admit(records(1))
     choosing["it runs"] = trials.choosing
     trials.ended([run])
-    choosing["it has ended"] = trials.choosing
-    assert [*choosing.values()] == [True, False, False, True], choosing
+    choosing["it has ended, the next is held"] = trials.choosing
+    trials.admit([])
+    acknowledge(trials)
+    (run,), _ = trials.admit([])
+    trials.ended([run])
+    choosing["its commit still says that it is on trial"] = trials.choosing
+    acknowledge(trials)
+    choosing["the last is to be polled"] = trials.choosing
+    assert [*choosing.values()] == [True, False, False, False, False, True], choosing
+
+
+def test_a_suspect_that_was_on_trial_is_polled_for_though_others_are_held() -> None:
+    trials = opened(Progress(True, 3, Trial(2, 1)))
+    acknowledge(trials)
+    trials.admit(records(0, 1))
+    assert trials.choosing
+    trials.admit(records(2))
+    assert not trials.choosing, "it is asked for"
 
 
 def test_suspects_go_in_one_at_a_time_each_after_its_trial_is_acknowledged() -> None:

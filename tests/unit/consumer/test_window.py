@@ -168,7 +168,7 @@ def test_001_7_the_deadline_is_the_oldest_items_and_later_arrivals_do_not_move_i
 
 
 @pytest.mark.parametrize("packs", [False, True])
-def test_nothing_lingers_longer_than_the_first_that_expires_allows(packs: bool) -> None:
+def test_who_expires_goes_in_time_and_hurries_only_those_it_shares_a_pass_with(packs: bool) -> None:
     made = window(make_item(0), linger_s=60.0)
     if packs:
         made.pack()
@@ -179,12 +179,26 @@ def test_nothing_lingers_longer_than_the_first_that_expires_allows(packs: bool) 
     made.add([hurried])
     assert made.due_s() == 0.5
     assert made.take(0.4) is None
-    first, second = made.take(0.5), made.take(0.5)
-    assert (offsets(first), offsets(second)) == ([0, 1], [2, 3])
-    assert second is not None
-    assert second.trigger is Trigger.LINGER
-    made.add([make_item(4)])
+    first = made.take(0.5)
+    assert first is not None
+    assert (offsets(first), first.trigger) == ([2, 3], Trigger.LINGER)
+    assert made.take(0.5) is None, "the others have their whole time"
     assert made.due_s() == 60.0
+    assert offsets(made.take(60.0)) == [0, 1]
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_who_expires_goes_in_time_though_no_batch_would_look_so_far(packs: bool) -> None:
+    made = window(max_rows=4, lookahead=1, linger_s=60.0)
+    if packs:
+        made.pack()
+    made.add([make_item(number, key=b"%d" % number) for number in range(8)])
+    hurried = make_item(8, key=b"7")
+    hurried.latest_s = 0.5
+    made.add([hurried])
+    assert offsets(made.take(0.5)) == [7, 8]
+    assert made.rows == 7
+    assert [offsets(made.take(60.0)) for _ in range(7)] == [[number] for number in range(7)]
 
 
 def test_one_that_expires_hurries_nobody_once_it_is_gone() -> None:
