@@ -114,10 +114,13 @@ def sample_rows(
 def in_float32(model: Any) -> Iterator[None]:
     """The weights in float32, and afterwards as they were, to the bit; also where there was no room for all of them."""
     before = {name: values.dtype for name, values in _floats(model)}
+    wider = {name: values.data for name, values in _floats(model) if values.dtype is torch.float64}
     try:
         model.float()
         yield
     finally:
+        for name, values in _floats(model):
+            values.data = wider.get(name, values.data)
         changed = [(values, before[name]) for name, values in _floats(model) if values.dtype is not before[name]]
         for values, dtype in sorted(changed, key=lambda each: each[0].numel()):  # the small ones make room
             _restore(values, dtype)

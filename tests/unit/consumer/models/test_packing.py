@@ -302,6 +302,21 @@ def test_weights_are_tried_in_float32_and_left_as_they_were(checkpoint: Checkpoi
     assert float((packed - alone).abs().max()) < 0.05 * float(alone.abs().max())
 
 
+def test_what_has_more_bits_than_float32_keeps_them() -> None:
+    import torch
+
+    from forebay_consumer.models.packing_probe import in_float32
+
+    model = torch.nn.Linear(3, 3).double()
+    model.register_buffer("scale", torch.tensor([1 / 3], dtype=torch.float64))
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    with in_float32(model):
+        assert {values.dtype for values in model.state_dict().values()} == {torch.float32}
+    for name, values in model.state_dict().items():
+        assert values.dtype is torch.float64
+        assert torch.equal(values, before[name]), name
+
+
 def test_out_of_memory_in_a_packed_pass_is_said_and_leaves_the_model_as_it_was(loaded: Loaded) -> None:
     import torch
 
