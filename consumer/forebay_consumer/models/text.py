@@ -192,7 +192,9 @@ class TextModel(TorchModel):
         """The tokens of a text, of which more and more is looked at while its beginning gave too few."""
         looked_at = self._looked_at
         while looked_at < len(text):
-            if len(row["input_ids"]) + sum(len(rest) for rest in whole.overflowing) > self._limit + _RAGGED_TOKENS:
+            added = self._tokenizer.num_special_tokens_to_add()
+            further = sum(len(rest) - added for rest in whole.overflowing)
+            if len(row["input_ids"]) + further > self._limit + _RAGGED_TOKENS:
                 break
             looked_at *= 4
             encoded = self._encoded([text[:looked_at]])

@@ -445,6 +445,17 @@ def test_a_long_text_of_which_only_the_beginning_is_looked_at_has_the_tokens_of_
                 assert [row["input_ids"] for row in rows] == [expected, model._tokenizer("water")["input_ids"]]
 
 
+def test_a_word_that_the_beginning_cuts_is_looked_at_whole_where_few_tokens_count(loaded: Loaded) -> None:
+    """What lies beyond the limit comes in pieces of one word each, and each has the special tokens of a text."""
+    model: Any = loaded("text-classification", "classes", max_length=3)
+    alphabet = [word for word in model._tokenizer.get_vocab() if len(word) == 1 and word.isalpha()]
+    for letter in alphabet:
+        text = " " * (model._looked_at - 95) + letter * 150  # too long to be a word; its beginning is not
+        (row,) = model.preprocess([text], {})
+        assert row["input_ids"] == model._tokenizer(text, truncation=True, max_length=3)["input_ids"]
+    assert alphabet
+
+
 @pytest.mark.parametrize("truncation", [True, False])
 def test_of_a_text_without_end_only_the_beginning_is_tokenised(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, truncation: bool
