@@ -30,6 +30,8 @@ CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record wait
 LAG_EVERY_S: Final = 0.25
 ASK_WITHIN_S: Final = 5.0  # one question at an assignment: a worker that is to end sees it so late at most
 ASK_AGAIN_S: Final = 0.2
+AT_ONCE_S: Final = 0.2  # a broker that is well, and was so a moment ago, tells a group's offsets within it
+SETTLE_STEPS: Final = 15  # of ASK_AGAIN_S, between two answers that must be alike
 WAKE_S: Final = 0.2
 COUNT_WITHIN_S: Final = 5.0
 MIN_FETCH_BYTES: Final = 64 * 1024
@@ -501,17 +503,40 @@ class GroupIntake:
             return {}
         self._ask_until_s = self._clock() + self.max_poll_s / 2
 
+        outage = self._was_cut_off()  # the answer may be held for longer than that counts
+        committed = self._committed(consumer, partitions, outage)
+        return {(each.topic, each.partition): self._start_at(consumer, each, outage) for each in committed}
+
+    def _committed(self, consumer: Any, partitions: list[TopicPartition], outage: bool) -> list[TopicPartition]:
+        """The group's offsets; after trouble with the broker not before it has told the same twice.
+
+        A coordinator that was elected twice in a row, as in a restart of its broker, takes the end of the first load of
+        its log for that of the second, and answers before that has begun: without the offsets, or with old ones, and
+        without an error [CoordinatorRuntime of Kafka 4.3.1: `CompleteLoad` asks for no epoch]. A commit of what was
+        begun there would stand, and all be answered again.
+        """
+
         def look() -> list[TopicPartition]:
-            found: list[TopicPartition] = consumer.committed(partitions, timeout=ASK_WITHIN_S)
-            for partition in found:
+            told: list[TopicPartition] = consumer.committed(partitions, timeout=ASK_WITHIN_S)
+            for partition in told:
                 if partition.error is not None:  # else it would pass for one without an offset
                     raise KafkaException(partition.error)
-            return found
+            return told
 
-        outage = self._was_cut_off()  # the answer may be held for longer than that counts
-        held = HELD if self._transactional else ""
-        committed = self._ask(look, "the group's offsets cannot be read: ", held)
-        return {(each.topic, each.partition): self._start_at(consumer, each, outage) for each in committed}
+        what, held = "the group's offsets cannot be read: ", HELD if self._transactional else ""
+        asked_at = self._clock()
+        found: list[TopicPartition] = self._ask(look, what, held)
+        sure = not outage and self._clock() - asked_at < AT_ONCE_S
+        while not sure and self._clock() <= self._ask_until_s:
+            for _ in range(SETTLE_STEPS):
+                if self._leaving():
+                    raise _Leaving
+                time.sleep(ASK_AGAIN_S)
+            before, found = found, self._ask(look, what, held)
+            sure = [each.offset for each in found] == [each.offset for each in before]
+            if not sure:
+                self._log.warning("the group's offsets were not those of a moment ago", action="offsets_changed")
+        return found
 
     def _start_at(self, consumer: Any, partition: TopicPartition, outage: bool) -> Start:
         offset = partition.offset

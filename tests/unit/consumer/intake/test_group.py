@@ -115,6 +115,12 @@ class Nobody:
         return lambda *_: {}
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits here between two answers."""
+    monkeypatch.setattr(module, "SETTLE_STEPS", 0)
+
+
 def opened(monkeypatch: pytest.MonkeyPatch, consumer: FakeConsumer) -> GroupIntake:
     monkeypatch.setattr(module, "make_client", lambda *_: consumer)
     intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1)
@@ -218,6 +224,52 @@ def test_what_a_broker_cannot_tell_yet_at_an_assignment_is_asked_again(
     assert next(errors, None) is None
 
 
+OLD, NONE, TRUE = (TopicPartition("requests", 0, offset) for offset in (2, -1001, 5))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "answers"),
+    [
+        pytest.param("asked in vain", [NONE, TRUE, TRUE], id="asked in vain"),
+        pytest.param("told late", [NONE, OLD, TRUE, TRUE], id="told late"),
+        pytest.param("lost", [OLD, TRUE, TRUE], id="lost"),
+        pytest.param("down", [NONE, TRUE, TRUE], id="down for long"),
+        pytest.param("lost", [NONE, NONE], id="a group that has none"),
+        pytest.param("", [NONE], id="no trouble"),
+    ],
+)
+def test_after_trouble_with_the_broker_a_groups_offsets_are_those_it_tells_twice(
+    trouble: str, answers: list[TopicPartition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator may answer before it has read its log: then without the offsets, or with old ones."""
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+    clock, left = ManualClock(100.0), list(answers)
+    vain = trouble == "asked in vain"
+
+    def committed() -> list[TopicPartition]:
+        nonlocal vain
+        if vain:
+            vain = False
+            clock.advance(module.AT_ONCE_S)
+            raise KafkaException(AWAY)
+        if trouble == "told late" and len(left) == len(answers):
+            clock.advance(module.AT_ONCE_S)
+        return [left.pop(0)]
+
+    consumer = Noting(committed=committed)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, clock=clock)
+    intake.open()
+    if trouble == "lost":
+        intake._on_lost(consumer, [TopicPartition("requests", 3)])
+    elif trouble == "down":
+        intake._client_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        clock.advance(10.0)
+    intake.poll(Room(1, 1))
+    assert left == []
+    assert [said for said in consumer.said if said[0] == "assign"] == [("assign", 0, max(0, answers[-1].offset))]
+
+
 class Noting(FakeConsumer):
     """Notes what the client is told of a partition."""
 
@@ -236,6 +288,24 @@ class Noting(FakeConsumer):
 
     def commit(self, **_: Any) -> None:
         self.said.append("commit")
+
+
+def test_who_is_to_end_waits_for_no_second_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_STEPS", 10**6)
+    leaving: list[bool] = []
+
+    def committed() -> list[TopicPartition]:
+        assert not leaving, "asked again"
+        leaving.append(True)
+        return [TRUE]
+
+    consumer = Noting(committed=committed)
+    monkeypatch.setattr(module, "make_client", lambda *_: consumer)
+    intake = GroupIntake({"group.id": "mine"}, ["requests"], "earliest", Nobody(), 1, leaving=lambda: bool(leaving))
+    intake.open()
+    intake._lost_at = intake._clock()
+    intake.serve()
+    assert consumer.said == [("assign", 0, OFFSET_END), ("pause", 0)]
 
 
 @pytest.mark.parametrize("asked", ["before", "committed", "bounds"])
