@@ -42,6 +42,7 @@ from forebay_consumer.progress import HELD, Commit
 from forebay_consumer.reachable import Reachable
 from forebay_consumer.record import Claim, Outcome, Record
 from forebay_consumer.replies import REMEDIES, SIZE, elsewhere, ended
+from forebay_consumer.told_twice import SETTLE_S, told_twice
 
 IDLE_WAIT_S: Final = 0.1
 TRIAL_WAIT_S: Final = 0.005
@@ -397,15 +398,25 @@ class Transactions:
             self._patiently(partial(make_client, Consumer, {**self._asking, "isolation.level": level}))
             for level in ("read_committed", "read_uncommitted")
         )
+
+        def passed(found: list[TopicPartition]) -> bool:
+            offsets = {(place.topic, place.partition): place.offset for place in found}
+            return all(offsets[claim.topic, claim.partition] >= commits[claim].offset for claim in mine)
+
         try:
             found = self._ask(asker, looker, places)
+            if not passed(found):  # a broker that is just back may not know it yet
+                found = told_twice(found, partial(self._ask, asker, looker, places), self._let_settle)
         finally:
             asker.close()
             looker.close()
-        offsets = {(place.topic, place.partition): place.offset for place in found}
-        happened = all(offsets[claim.topic, claim.partition] >= commits[claim].offset for claim in mine)
+        happened = passed(found)
         self._log.warning("a transaction's fate was asked for", action="fate_asked", committed=happened)
         return happened
+
+    def _let_settle(self) -> None:
+        self._failure.wait(SETTLE_S)
+        self._check()
 
     def _ask(self, asker: Any, looker: Any, places: list[TopicPartition]) -> list[TopicPartition]:
         """The group's offsets, once no transaction holds them; while the group has no coordinator, until it has one.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,13 +26,14 @@ from forebay_consumer.kafka_settings import consumer_settings, make_client
 from forebay_consumer.progress import HELD, Commit, decode
 from forebay_consumer.reachable import Reachable
 from forebay_consumer.record import Claim, Record
+from forebay_consumer.told_twice import SETTLE_S, told_twice
 
 CHUNK: Final = 500  # beyond it a chunk gains nothing, and its first record waits for the last
 LAG_EVERY_S: Final = 0.25
 ASK_WITHIN_S: Final = 5.0  # one question at an assignment: a worker that is to end sees it so late at most
 ASK_AGAIN_S: Final = 0.2
 AT_ONCE_S: Final = 0.2  # a broker that is well, and was so a moment ago, tells a group's offsets within it
-SETTLE_STEPS: Final = 15  # of ASK_AGAIN_S, between two answers that must be alike
+SETTLE_STEPS: Final = round(SETTLE_S / ASK_AGAIN_S)
 WAKE_S: Final = 0.2
 COUNT_WITHIN_S: Final = 5.0
 MIN_FETCH_BYTES: Final = 64 * 1024
@@ -508,13 +510,7 @@ class GroupIntake:
         return {(each.topic, each.partition): self._start_at(consumer, each, outage) for each in committed}
 
     def _committed(self, consumer: Any, partitions: list[TopicPartition], outage: bool) -> list[TopicPartition]:
-        """The group's offsets; after trouble with the broker not before it has told the same twice.
-
-        A coordinator that was elected twice in a row, as in a restart of its broker, takes the end of the first load of
-        its log for that of the second, and answers before that has begun: without the offsets, or with old ones, and
-        without an error [CoordinatorRuntime of Kafka 4.3.1: `CompleteLoad` asks for no epoch]. A commit of what was
-        begun there would stand, and all be answered again.
-        """
+        """The group's offsets; after trouble with the broker those that it tells twice."""
 
         def look() -> list[TopicPartition]:
             told: list[TopicPartition] = consumer.committed(partitions, timeout=ASK_WITHIN_S)
@@ -526,17 +522,15 @@ class GroupIntake:
         what, held = "the group's offsets cannot be read: ", HELD if self._transactional else ""
         asked_at = self._clock()
         found: list[TopicPartition] = self._ask(look, what, held)
-        sure = not outage and self._clock() - asked_at < AT_ONCE_S
-        while not sure and self._clock() <= self._ask_until_s:
-            for _ in range(SETTLE_STEPS):
-                if self._leaving():
-                    raise _Leaving
-                time.sleep(ASK_AGAIN_S)
-            before, found = found, self._ask(look, what, held)
-            sure = [each.offset for each in found] == [each.offset for each in before]
-            if not sure:
-                self._log.warning("the group's offsets were not those of a moment ago", action="offsets_changed")
+        if outage or self._clock() - asked_at >= AT_ONCE_S:
+            return told_twice(found, partial(self._ask, look, what, held), self._let_settle)
         return found
+
+    def _let_settle(self) -> None:
+        for _ in range(SETTLE_STEPS):
+            if self._leaving():
+                raise _Leaving
+            time.sleep(ASK_AGAIN_S)
 
     def _start_at(self, consumer: Any, partition: TopicPartition, outage: bool) -> Start:
         offset = partition.offset

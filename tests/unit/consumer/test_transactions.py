@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AclOperation
 
+from forebay_consumer import transactions
 from forebay_consumer.books import Books
 from forebay_consumer.commits import Commits
 from forebay_consumer.errors import FatalError, KafkaFailure
@@ -20,9 +21,10 @@ from forebay_consumer.flow import Flow
 from forebay_consumer.ledger import Ledger
 from forebay_consumer.messages import Writer
 from forebay_consumer.metrics import Metrics
-from forebay_consumer.progress import Progress
+from forebay_consumer.progress import Commit, Progress
 from forebay_consumer.record import Claim, Record, Success
 from forebay_consumer.routes import Routes
+from forebay_consumer.told_twice import SETTLE_S
 from forebay_consumer.transactions import (
     AGAIN_AFTER_S,
     IDLE_WAIT_S,
@@ -181,6 +183,30 @@ def test_offsets_that_a_transaction_holds_for_ever_are_told_with_what_to_do(monk
     assert stage._ask(Asked(clock, 3640), Asked(clock, 3600), places) == places  # without a coordinator for an hour
     with pytest.raises(FatalError, match=r"offsets of requests-0 cannot be read: .* kafka-transactions\.sh abort"):
         stage._ask(Asked(clock, 3660), Asked(clock, 3600), places)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "happened"),
+    [
+        pytest.param([2], True, id="committed"),
+        pytest.param([-1001, 2, 2], True, id="told none, while the log was not read"),
+        pytest.param([0, 2, 2], True, id="told an old one, likewise"),
+        pytest.param([0, 0], False, id="aborted"),
+    ],
+)
+def test_a_transaction_had_no_effect_only_where_a_broker_says_so_twice(
+    offsets: list[int], happened: bool, unhurried: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its answers would go out again: it is asked for when a broker was away, and may just be back."""
+    left = list(offsets)
+    told = SimpleNamespace(committed=lambda *_, **__: [TopicPartition("requests", 0, left.pop(0))], close=lambda: None)
+    monkeypatch.setattr(transactions, "make_client", lambda *_: told)
+    unhurried.answer(*unhurried.records)
+    commits, answers = unhurried.stage._covered({CLAIM: Commit(2, "")})
+    began_s = unhurried.stage._clock()
+    assert unhurried.stage._happened(commits, answers) is happened
+    assert left == []
+    assert unhurried.stage._clock() - began_s == SETTLE_S * (len(offsets) - 1)
 
 
 class Watched:
