@@ -89,7 +89,6 @@ class Deliveries:
     """Lets in what is not on its last deliveries. On the intake's thread."""
 
     opening = False
-    starved = False
 
     def __init__(self, locks: Locks, feed: Feed, keeper: LockKeeper) -> None:
         self._locks = locks
@@ -103,6 +102,9 @@ class Deliveries:
         return bool(self._waiting)
 
     choosing = False
+
+    def held(self) -> int:
+        return 0  # nothing is committed; what waits here waits for the one that runs alone
 
     def unread(self) -> Collection[Claim] | None:
         return None

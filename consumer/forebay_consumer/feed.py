@@ -42,6 +42,11 @@ class Feed:
         """Most rows that a batch has now, but for an item that has more alone."""
         return self._window.max_rows
 
+    @property
+    def rows(self) -> int:
+        """How many rows wait for a batch."""
+        return self._window.rows
+
     def put(self, items: Sequence[Item]) -> list[Item]:
         """Let items wait; gives back those whose partition was revoked in the meantime."""
         now = self._clock()

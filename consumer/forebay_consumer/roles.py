@@ -58,9 +58,8 @@ class Admission(Protocol):
     def opening(self) -> bool:
         """Whether some assignment waits for its first commit."""
 
-    @property
-    def starved(self) -> bool:
-        """Whether all that was polled waits for a commit."""
+    def held(self) -> int:
+        """How many records were polled and wait for a commit before they are let in."""
 
     def unread(self) -> Collection[Claim] | None:
         """The assignments to poll; None means all."""

@@ -241,12 +241,6 @@ class Trials:
         with self._lock:
             return any(partition.told is None for partition in self._partitions.values())
 
-    @property
-    def starved(self) -> bool:
-        """Whether all that was polled waits for the acknowledgement of a commit."""
-        with self._lock:
-            return not self._inside and any(partition.held for partition in self._partitions.values())
-
     def admit(self, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
         """Take polled records, in order per partition, and say which are let in now.
 

@@ -252,7 +252,7 @@ class Worker:
             return self._intake.poll(_ONE, wait_s=TRIAL_TURN_S)
         if self._trials.opening:
             return self._intake.poll(self._flow.room() or _ONE, wait_s=TRIAL_TURN_S)
-        if not self._flow.room() and (self._trials.starved or self._commits.stuck):
+        if not self._flow.room() and (self._starved() or self._commits.stuck):
             return self._intake.serve()  # what they wait for comes only while we poll
         self._pace.rest()
         room = self._flow.wait_for_room(TURN_S)
@@ -260,6 +260,11 @@ class Worker:
         polled = self._intake.poll(room)
         self._pace.polled(len(polled), room.rows)
         return polled
+
+    def _starved(self) -> bool:
+        """Whether nothing goes on before a commit is heard of: all that is inside waits for it, or for company."""
+        held = self._trials.held()
+        return held > 0 and self._flow.rows - held <= self._feed.rows
 
     def _let_in(self, records: Sequence[Record]) -> None:
         run, poison = self._trials.admit(records)

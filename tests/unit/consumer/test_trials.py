@@ -125,15 +125,6 @@ def test_a_closed_predecessor_leaves_no_suspects() -> None:
     assert trials.unread() is None
 
 
-def test_all_that_was_polled_may_wait_for_a_commit() -> None:
-    trials = opened(ahead=2)
-    acknowledge(trials)
-    run, _ = trials.admit(records(0, 1, 2))
-    assert not trials.starved, "two are inside"
-    trials.ended(run)
-    assert trials.starved
-
-
 def test_a_dead_predecessor_leaves_what_it_may_have_seen_and_no_more() -> None:
     trials = opened(Progress(True, 50), start=3, end=6)
     assert trials.suspicious

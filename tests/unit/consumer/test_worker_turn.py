@@ -68,6 +68,25 @@ def test_with_no_room_only_who_chooses_a_suspect_reads_on(
     assert site.intake.read_only.call_args.args == ((suspects if reads_on else ()),)
 
 
+@pytest.mark.parametrize(
+    ("held", "waiting", "hears"),
+    [
+        pytest.param(10, 0, True, id="all waits for a commit"),
+        pytest.param(6, 4, True, id="the others wait for company, which is held"),
+        pytest.param(6, 3, False, id="one runs, and makes room"),
+        pytest.param(0, 10, False, id="none is held: they go without company"),
+    ],
+)
+def test_with_no_room_a_commit_is_heard_of_where_all_waits_for_it(held: int, waiting: int, hears: bool) -> None:
+    site = Site(0)
+    site.enter([make_record(offset, size=1_000_000) for offset in range(10)])
+    site.trials.held = lambda: held
+    site.worker._feed, site.worker._commits = MagicMock(rows=waiting), MagicMock(stuck=False)
+    site.intake.serve.return_value = []
+    site.worker._turn()
+    assert site.intake.serve.called is hears
+
+
 def test_too_much_uncommitted_does_not_keep_out_the_suspect_that_all_wait_for() -> None:
     site = Site(0)
     site.worker._ledger.uncovered = 10_000  # type: ignore[misc]
