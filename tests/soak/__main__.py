@@ -127,7 +127,7 @@ def _settle(recorder: Recorder, watch: Watch) -> bool:
     began = recorder.elapsed_s
     hopeless_since = moved_at = time.monotonic()
     deadline = hopeless_since + SETTLE_S
-    left = (-1, -1)
+    left = (-1, -1, -1)
     while time.monotonic() < min(deadline, moved_at + IDLE_S):
         looked = watch.wait_look(TELL_EVERY_S)
         watch.check()
@@ -136,7 +136,8 @@ def _settle(recorder: Recorder, watch: Watch) -> bool:
         if looked and recorder.unanswered == 0 and watch.uncommitted() == 0:
             recorder.note("settled", after_s=round(recorder.elapsed_s - began, 1))
             return True
-        if left != (left := (recorder.unanswered, watch.uncommitted())):
+        # Answers that are repeated count as work: a share group may be set back by thousands of requests.
+        if left != (left := (recorder.unanswered, watch.uncommitted(), recorder.total("answered"))):
             moved_at = time.monotonic()
         if not looked or not watch.passed_by():
             hopeless_since = time.monotonic()
