@@ -101,7 +101,11 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The group's committed offsets at one moment, by partition; one that has none is absent."""
+    """The group's committed offsets at one moment, by partition; one that has none is absent.
+
+    Nobody can commit that there is none: a broker that has just started was seen to tell so, and the old one again
+    seconds later. So it is judged by what is told next, or that nothing is.
+    """
 
     offsets: Mapping[int, int]
 
@@ -216,7 +220,8 @@ class Checker:
         self._open: dict[int, set[int]] = {}  # by partition: in the log, and not answered
         self._letters: dict[Place, tuple[str, str]] = {}  # code and digest of the value
         self._kept: dict[Place, str] = {}  # answered with a code that is kept
-        self._committed: dict[int, int] = {}  # the last look
+        self._committed: dict[int, int] = {}  # as told last
+        self._untold: set[int] = set()  # those of them that the last look did not tell
         self._highest: dict[int, int] = {}
         self._ahead: set[Place] = set()
         self._counts: Counter[str] = Counter()
@@ -272,6 +277,8 @@ class Checker:
         for partition, offsets in sorted(self._open.items()):
             for offset in sorted(offsets):
                 add("lost", f"{self._located[partition, offset]} at {partition}/{offset}")
+        for partition in sorted(self._untold):
+            add("went-back", f"partition {partition} from {self._committed[partition]} to none")
         for source, ids in self._unplaced.items():
             for id_ in ids:
                 if id_ in self._refused:
@@ -365,12 +372,13 @@ class Checker:
             self._letters[event.source] = (event.code, event.value)
 
     def _take_look(self, offsets: Mapping[int, int]) -> None:
-        for partition, before in self._committed.items():
-            now = offsets.get(partition, 0)
-            if now < before:
-                self._note("went-back", f"partition {partition} from {before} to {now}")
-        self._committed = dict(offsets)
+        self._untold = self._committed.keys() - offsets.keys()
+        if self._untold:
+            self._totals["untold"] += 1
         for partition, offset in offsets.items():
+            if offset < (before := self._committed.get(partition, 0)):
+                self._note("went-back", f"partition {partition} from {before} to {offset}")
+            self._committed[partition] = offset
             self._highest[partition] = max(offset, self._highest.get(partition, 0))
             for unanswered in self._open.get(partition, ()):
                 if unanswered < offset:
