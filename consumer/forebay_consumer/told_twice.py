@@ -18,17 +18,21 @@ Offsets = list[Any]
 """One `TopicPartition` for each that was asked for, in that order."""
 
 
-def told_twice(first: Offsets, ask: Callable[[], Offsets], wait: Callable[[], None]) -> Offsets:
-    """The offsets that two answers in a row agree on.
+def told_twice(
+    first: Offsets, ask: Callable[[], Offsets], wait: Callable[[], None], enough: Callable[[Offsets], bool]
+) -> Offsets:
+    """The offsets that two answers in a row agree on, or those of an answer that is enough.
 
     Args:
         ask: gives what is told now.
         wait: lets `SETTLE_S` pass. What either raises comes out.
+        enough: asked of each answer, the first included; who never says so may wait for ever where others commit.
     """
     found = first
-    while True:
+    while not enough(found):
         wait()
         before, found = found, ask()
         if [each.offset for each in found] == [each.offset for each in before]:
-            return found
+            break
         structlog.get_logger().warning("the group's offsets were not those of a moment ago", action="offsets_changed")
+    return found

@@ -390,9 +390,13 @@ class Transactions:
 
     def _happened(self, commits: Mapping[Claim, Commit], answers: Sequence[_Answer]) -> bool:
         """Whether the group's offsets are past answers whose transaction was neither confirmed nor refused."""
-        mine = {answer.record.claim for answer in answers if self._owns(answer.record.claim)}
-        places = [TopicPartition(claim.topic, claim.partition) for claim in mine]
-        if not places:
+        asked = {answer.record.claim for answer in answers}
+
+        def mine() -> list[Claim]:
+            # Offsets of what another owns by now tell nothing of ours, and move on.
+            return [claim for claim in asked if self._owns(claim)]
+
+        if not mine():
             return False
         asker, looker = (
             self._patiently(partial(make_client, Consumer, {**self._asking, "isolation.level": level}))
@@ -401,12 +405,18 @@ class Transactions:
 
         def passed(found: list[TopicPartition]) -> bool:
             offsets = {(place.topic, place.partition): place.offset for place in found}
-            return all(offsets[claim.topic, claim.partition] >= commits[claim].offset for claim in mine)
+            claims = mine()
+            return bool(claims) and all(
+                offsets[claim.topic, claim.partition] >= commits[claim].offset for claim in claims
+            )
+
+        def ask() -> list[TopicPartition]:
+            places = [TopicPartition(claim.topic, claim.partition) for claim in mine()]
+            return self._ask(asker, looker, places) if places else []
 
         try:
-            found = self._ask(asker, looker, places)
-            if not passed(found):  # a broker that is just back may not know it yet
-                found = told_twice(found, partial(self._ask, asker, looker, places), self._let_settle)
+            # A broker that is just back may not know of it yet, but tells of none that was not made.
+            found = told_twice(ask(), ask, self._let_settle, lambda told: passed(told) or not mine())
         finally:
             asker.close()
             looker.close()

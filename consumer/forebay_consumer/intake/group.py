@@ -523,7 +523,12 @@ class GroupIntake:
         asked_at = self._clock()
         found: list[TopicPartition] = self._ask(look, what, held)
         if outage or self._clock() - asked_at >= AT_ONCE_S:
-            return told_twice(found, partial(self._ask, look, what, held), self._let_settle)
+            return told_twice(
+                found,
+                partial(self._ask, look, what, held),
+                self._let_settle,
+                lambda _: self._clock() >= self._ask_until_s,
+            )
         return found
 
     def _let_settle(self) -> None:

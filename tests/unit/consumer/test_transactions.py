@@ -189,8 +189,8 @@ def test_offsets_that_a_transaction_holds_for_ever_are_told_with_what_to_do(monk
     ("offsets", "happened"),
     [
         pytest.param([2], True, id="committed"),
-        pytest.param([-1001, 2, 2], True, id="told none, while the log was not read"),
-        pytest.param([0, 2, 2], True, id="told an old one, likewise"),
+        pytest.param([-1001, 2], True, id="told none, while the log was not read"),
+        pytest.param([-1001, 0, 2], True, id="told none, then an old one, likewise"),
         pytest.param([0, 0], False, id="aborted"),
     ],
 )
@@ -207,6 +207,26 @@ def test_a_transaction_had_no_effect_only_where_a_broker_says_so_twice(
     assert unhurried.stage._happened(commits, answers) is happened
     assert left == []
     assert unhurried.stage._clock() - began_s == SETTLE_S * (len(offsets) - 1)
+
+
+@pytest.mark.parametrize("last", [5, 1], ids=["past ours", "not past ours"])
+def test_what_another_owns_by_now_tells_nothing_of_a_transaction(
+    last: int, unhurried: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner commits all the time: two answers alike may never come."""
+    left = [0, last]
+    owned = [True]
+
+    def committed(*_: Any, **__: Any) -> list[Any]:
+        owned[0] = len(left) == 2
+        return [TopicPartition("requests", 0, left.pop(0))]
+
+    monkeypatch.setattr(transactions, "make_client", lambda *_: SimpleNamespace(committed=committed, close=list))
+    unhurried.answer(*unhurried.records)
+    commits, answers = unhurried.stage._covered({CLAIM: Commit(2, "")})
+    monkeypatch.setattr(unhurried.stage, "_owns", lambda _: owned[0])
+    assert not unhurried.stage._happened(commits, answers)
+    assert left == []
 
 
 class Watched:
