@@ -30,7 +30,7 @@ class Waking:
 
     @property
     def stuck(self) -> bool:
-        return self._transactions.refused
+        return self._transactions.stuck
 
     def due(self, now: float) -> Mapping[Claim, Commit]:
         del now

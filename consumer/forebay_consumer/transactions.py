@@ -186,7 +186,7 @@ class Transactions:
         self._pause_s = AGAIN_AFTER_S
         self._stopping = False
         self._leaving = False
-        self.refused = False  # the last transaction had no effect; any thread may read it
+        self.stuck = False  # the last transaction had no effect, or the open one waits; any thread may read it
         self._judged = False  # a message is known that made the last transaction fail
         self._mended = False  # what made the last transaction fail is replaced
         self._renewals = 0  # since a transaction was committed
@@ -354,10 +354,10 @@ class Transactions:
         except _Aborted:
             done = False
         except _Unknown:
-            self.refused = True  # until it is known: who waits for it is to poll on
+            self.stuck = True  # until it is known: who waits for it is to poll on
             self._begin_anew()  # the broker ends the old transaction first, in one way or the other
             done = self._happened(commits, answers)
-        self.refused = not done
+        self.stuck = not done
         if done:
             self._pause_s, self._renewals = AGAIN_AFTER_S, 0
             self._books.committed(commits, ())
@@ -573,7 +573,7 @@ class Transactions:
                 error = raised.args[0]
                 if error.fatal() or error.txn_requires_abort() or not error.retriable():
                     raise
-                self._doubtful = True
+                self._doubtful = self.stuck = True
                 self._log.warning("waiting for the broker", action="transaction_waits", error=error.str())
                 self._check()
             else:
@@ -596,6 +596,7 @@ class Transactions:
             try:
                 error = answer.get(timeout=PROD_EVERY_S)
             except Empty:
+                self.stuck = True
                 self._check()
                 if self._clock() > hung_s:
                     raise _Hung from None

@@ -420,6 +420,39 @@ def test_a_topic_that_is_waited_for_is_asked_for(unhurried: Held, monkeypatch: p
     assert asked == ["replies", "the-clients-own"] * 2
 
 
+@pytest.mark.parametrize("returns", [True, False], ids=["it is asked again", "it does not return"])
+def test_who_has_no_room_is_told_while_a_transaction_waits(
+    unhurried: Held, returns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody polls, and the group would wait for this member."""
+    told: list[bool] = []
+    begun, waits = Event(), Event()
+
+    class Waiting(Client):
+        def commit_transaction(self, _: float) -> None:
+            if begun.is_set():
+                told.append(unhurried.stage.stuck)
+                return
+            begun.set()
+            if returns:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, retriable=True))
+            waits.wait()
+
+        def list_topics(self, *_: Any, **__: Any) -> None:
+            if begun.is_set() and not returns:
+                told.append(unhurried.stage.stuck)
+                waits.set()
+
+    monkeypatch.setattr("forebay_consumer.transactions.PROD_EVERY_S", 0.5 if returns else 0.01)
+    monkeypatch.setattr(unhurried.stage, "_begin_anew", list)
+    unhurried.answer(*unhurried.records)
+    unhurried.stage._producer = Waiting([], "live")
+    assert unhurried.stage._carry(unhurried.commits.due(0.0), "group")
+    assert told
+    assert all(told)
+    assert not unhurried.stage.stuck
+
+
 @pytest.mark.parametrize(("mended", "again_s"), [(True, AGAIN_AFTER_S), (False, 2 * AGAIN_AFTER_S)], ids=str)
 def test_with_its_cause_replaced_the_next_transaction_comes_soon(unhurried: Held, mended: bool, again_s: float) -> None:
     unhurried.answer(*unhurried.records)
