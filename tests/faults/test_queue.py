@@ -41,6 +41,8 @@ def test_row_01_in_a_queue_a_worker_killed_in_mid_batch_loses_nothing(single: Pi
         reader.wait_for(len(texts))
         wait_until(lambda: survivor.metric("forebay_uncommitted_records") == 0, "all is acknowledged")
         assert survivor.metric("forebay_redelivered_total") > 0, "what the victim held came again"
+        again = sum(number for line in survivor.lines("redelivered") for number in line["deliveries"].values())
+        assert again == survivor.metric("forebay_redelivered_total")
         assert survivor.stop() == 0
     assert_kept(reader, texts, repeats=3 * BATCH)
 

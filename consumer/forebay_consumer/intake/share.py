@@ -9,6 +9,7 @@ A poll brings whole producer batches, however large: `max.poll.records` is no li
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -292,7 +293,10 @@ class ShareIntake:
             records.append(record)
             place = (record.topic, record.partition)
             self._furthest[place] = max(self._furthest.get(place, 0), record.next_offset)
-        self._metrics.redelivered.inc(sum(record.delivery > 1 for record in records))
+        if again := Counter(record.delivery for record in records if record.delivery > 1):
+            self._metrics.redelivered.inc(again.total())
+            deliveries = {str(delivery): count for delivery, count in sorted(again.items())}
+            self._log.info("handed out again", action="redelivered", deliveries=deliveries)
         return records
 
     def _see_through(self, consumer: Any, hold: Hold, records: Sequence[Record], ends_s: float) -> None:
