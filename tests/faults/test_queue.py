@@ -138,6 +138,7 @@ def test_row_34_a_record_that_kills_whoever_runs_it_is_answered_before_the_broke
     reader = single.reader()
     settings = queue_settings(single, queue={"max_deliveries": limit})
     deaths = 0
+    handed = []
     while len(reader.ids()) < len(values):
         with WorkerProcess(tmp_path, settings, f"life-{deaths}") as worker:
 
@@ -151,7 +152,8 @@ def test_row_34_a_record_that_kills_whoever_runs_it_is_answered_before_the_broke
                 assert worker.stop() == 0
             else:
                 deaths += 1
-                assert deaths < limit, "no record is run on its last delivery"
+                handed.append([line["deliveries"] for line in worker.lines("redelivered")])
+                assert deaths < limit, f"no record is run on its last delivery; they were told {handed}"
     assert deaths > 0
     poisoned = {reply.id for reply in reader.replies() if isinstance(reply, Failure)}
     neighbours = poisoned - {POISON}
