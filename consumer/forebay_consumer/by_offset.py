@@ -75,7 +75,7 @@ def by_offset(setting: Setting, in_flight: int) -> Mode:
         settings.retry.trials, in_flight, life=secrets.token_hex(8), at_most=at_most if transactional else None
     )
     # A transaction carries at once what it can; its own length is interval enough.
-    commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000, transactional)
+    commits = Commits(ledger, trials, 0.0 if transactional else delivery.commit_interval_ms / 1000)
     books = Books(ledger, trials, commits, flow, metrics)
     keeping = (ledger, trials, commits, books, feed, metrics, failure, drain_s)
     replies: Replies | Transactions

@@ -16,17 +16,12 @@ _FORGOTTEN_S: Final = 60.0  # an assignment that ended asks no more
 
 
 class Commits:
-    """Used on one thread only, but for `settled`.
+    """Used on one thread only, but for `settled`."""
 
-    Args:
-        transactional: who commits has pauses of its own, and answers of all assignments go together.
-    """
-
-    def __init__(self, ledger: Ledger, trials: Trials, interval_s: float, transactional: bool = False) -> None:
+    def __init__(self, ledger: Ledger, trials: Trials, interval_s: float) -> None:
         self._ledger = ledger
         self._trials = trials
         self._interval_s = interval_s
-        self._transactional = transactional
         self._next_s = 0.0
         self._max_chars = MAX_CHARS
         self._now = 0.0  # of the last look
@@ -73,7 +68,7 @@ class Commits:
         if refused:
             self._together = 1
         for claim in refused:
-            if not self._transactional:
+            if not self._ledger.transactional:  # there the stage pauses, and answers of all assignments go together
                 pause_s = self._again.get(claim, (0.0, AGAIN_AFTER_S))[1]
                 self._again[claim] = (self._now + pause_s, min(2 * pause_s, AGAIN_AT_MOST_S))
             self._ledger.refused(claim)

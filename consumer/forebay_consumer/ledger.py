@@ -106,7 +106,7 @@ class Ledger:
     """
 
     def __init__(self, transactional: bool = False) -> None:
-        self._transactional = transactional
+        self.transactional = transactional
         self._changed = Condition()
         self._partitions: dict[Claim, _Partition] = {}
         self._revoking: frozenset[Claim] = frozenset()
@@ -156,7 +156,7 @@ class Ledger:
                     known = {offset for offset in offsets if partition.was_answered(offset)}
                     taken = [record for record in taken if record.offset not in known]
                     partition.done |= known
-                    if not self._transactional:
+                    if not self.transactional:
                         partition.settle()
                 partition.in_flight += len(taken)
                 unanswered += taken
@@ -236,7 +236,7 @@ class Ledger:
             for claim in claims:
                 partition = self._partitions.get(claim)
                 if partition is not None:
-                    marks[claim] = mark = partition.mark(self._transactional)
+                    marks[claim] = mark = partition.mark(self.transactional)
                     partition.asked = mark.offset
                     partition.news = False
             return marks
@@ -260,7 +260,7 @@ class Ledger:
             partition = self._partitions.get(claim)
             if partition is not None:
                 partition.asked = partition.accepted
-                partition.news = bool(partition.done) and not self._transactional
+                partition.news = bool(partition.done) and not self.transactional
 
     def revoking(self, claims: Collection[Claim]) -> None:
         """From now on nothing of these assignments is started; what is in flight may still be answered."""

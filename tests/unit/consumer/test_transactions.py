@@ -46,7 +46,7 @@ class Held:
     def __init__(self, *offsets: int) -> None:
         metrics, failure = Metrics(), Failure()
         self.ledger, self.trials = Ledger(transactional=True), Trials(2, ahead=100, life="0" * 16)
-        self.commits = Commits(self.ledger, self.trials, 0.0, transactional=True)
+        self.commits = Commits(self.ledger, self.trials, 0.0)
         self.ledger.open(CLAIM, 0)
         self.trials.open(CLAIM, 0, Progress(), 0)
         self.records = self.ledger.take([make_record(offset) for offset in offsets])
