@@ -354,7 +354,7 @@ class Client:
             return
         self._unreadable = ""
         try:
-            correlation = names.last_values(message.headers()).get(names.CORRELATION_ID, b"")
+            correlation = names.last_values(names.of_message(message)).get(names.CORRELATION_ID, b"")
         except SystemError:  # a stranger's header name that is not UTF-8
             return
         # Most replies are other clients': they cost no JSON.
@@ -489,7 +489,7 @@ def _timed_out(question: Question, settings: ClientSettings, unreadable: str) ->
 
 def _read(message: Message, question: Question) -> Result | ForebayError:
     try:
-        reply = read_reply(message.key(), message.value(), message.headers())
+        reply = read_reply(message.key(), message.value(), names.of_message(message))
     except Exception as error:  # a stranger may write what he likes: whoever asked is to hear of it
         return RequestFailed(Failure(question.request_id, Code.INTERNAL, f"{error}" or type(error).__name__))
     return RequestFailed(reply) if isinstance(reply, Failure) else reply

@@ -4,6 +4,8 @@ All request headers are optional. A name given twice counts with its last value,
 """
 
 from collections.abc import Iterable, Mapping
+from operator import methodcaller
+from typing import Final
 
 REQUEST_ID = "request-id"
 CONTENT_TYPE = "content-type"
@@ -32,6 +34,13 @@ RawHeaders = Iterable[tuple[str, bytes | None]]
 
 WireHeaders = list[tuple[str, str | bytes | None]]
 """Headers as the Kafka client takes them."""
+
+of_message: Final = methodcaller("headers")
+"""The headers of a message of confluent-kafka's, or SystemError: a name is not UTF-8, which it cannot represent.
+
+Not `message.headers()`: there the client gives a result and an error at once, and where the interpreter has specialised
+the call it looks at the result only. The error then comes out of some later line [CPython 3.11 after a few calls].
+"""
 
 
 def last_values(headers: RawHeaders | None) -> Mapping[str, bytes]:

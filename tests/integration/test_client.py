@@ -49,6 +49,7 @@ from forebay_schemas import (
 )
 from support.broker import Topics
 from support.pipeline import Pipeline, Reader
+from support.raw_producer import bundled_library, produce_raw
 from support.scripted import digest
 from support.worker import WorkerProcess, wait_until
 
@@ -274,6 +275,24 @@ def test_what_strangers_write_to_the_reply_topic_is_passed_over(one_partition: P
 
     with one_partition.answering(among_noise), one_partition.client() as client:
         assert client.request("right").outputs == ["right"]
+
+
+@pytest.mark.skipif(bundled_library() is None, reason="needs the librdkafka that comes inside the wheel")
+def test_row_20_a_strangers_header_name_that_is_not_utf8_costs_nobody_an_answer(
+    one_partition: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with one_partition.client() as client:
+        early = [client.submit(f"{number}") for number in range(500)]  # so many that Python has specialised its loops
+        with one_partition.answering():
+            wait(early)
+        late = [client.submit(f"{number}") for number in range(20)]
+        produce_raw(
+            one_partition.bootstrap_servers, one_partition.replies, 0, b"", key=b"strange", headers=[(b"\xff", b"1")]
+        )
+        with one_partition.answering():
+            assert [future.result().outputs for future in late] == [[f"{number}"] for number in range(20)]
+        assert all(future.result().outputs == [f"{number}"] for number, future in enumerate(early))
+    assert not [said for said in caplog.records if said.name == "forebay_producer"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from forebay_schemas import Code, Failure, Result, read_request
 from forebay_schemas.headers import RawHeaders, last_values
 from support.consumer import make_record
 from support.pipeline import Pipeline
+from support.raw_producer import bundled_library, produce_raw
 from support.worker import WorkerProcess
 
 
@@ -175,6 +176,16 @@ def test_letters_of_every_code_stay_reachable_whatever_was_put_back_before(opera
     assert operator.put_back() == [4]
     assert operator.put_back() == []
     assert len(operator.requests()) == 7
+
+
+@pytest.mark.skipif(bundled_library() is None, reason="needs the librdkafka that comes inside the wheel")
+def test_row_20_what_strangers_write_to_the_dead_letter_topic_is_passed_over(
+    operator: Operator, pipeline: Pipeline
+) -> None:
+    operator.write(count=200)  # so many that Python has specialised its loops
+    produce_raw(pipeline.bootstrap_servers, pipeline.dead_letters, 0, b"", key=b"strange", headers=[(b"\xff", b"1")])
+    operator.write()
+    assert operator.put_back() == [*range(200), 201]
 
 
 def test_another_group_keeps_a_count_of_its_own(operator: Operator) -> None:

@@ -13,6 +13,7 @@ from forebay_consumer.dlq.letters import Entry
 from forebay_consumer.dlq.progress import Progress
 from forebay_consumer.errors import FatalError
 from forebay_consumer.kafka_settings import consumer_settings, make_client, producer_settings
+from forebay_schemas.headers import of_message
 
 BROKER_TIMEOUT_S: Final = 10.0
 SILENCE_S: Final = 30.0  # a broker that says neither "here" nor "the end" for so long is not coming back
@@ -204,8 +205,8 @@ class DeadLetterTopic:
 def _entry(message: Message) -> Entry:
     kind, milliseconds = message.timestamp()
     try:
-        headers = message.headers() or ()
-    except SystemError:  # a header name that is not UTF-8: no worker wrote this
+        headers = of_message(message) or ()
+    except SystemError:  # no worker wrote this
         headers = ()
     timestamp_ms = None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
     return Entry(message.partition(), message.offset(), timestamp_ms, message.key(), message.value(), tuple(headers))

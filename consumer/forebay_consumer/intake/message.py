@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from forebay_consumer.record import Claim, Record
+from forebay_schemas.headers import of_message
 
 
 def read_records(messages: Iterable[Message], claim: Claim, now: float, now_wall: float, waited: bool) -> list[Record]:
@@ -22,8 +23,8 @@ def read_records(messages: Iterable[Message], claim: Claim, now: float, now_wall
     for message in messages:
         fault = None
         try:
-            headers = message.headers()
-        except SystemError:  # a header name that is not UTF-8 cannot be represented by the client
+            headers = of_message(message)
+        except SystemError:
             headers, fault = None, "headers: a header name is not UTF-8"
         key, value = message.key(), message.value()
         if stamp != (stamp := message.timestamp()):  # messages that were written together mostly share it
