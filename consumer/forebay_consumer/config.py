@@ -284,8 +284,8 @@ class BatchingSettings(Part):
             le=3_600_000,
             validation_alias=AliasChoices("linger_ms", "max_queue_delay_ms", "max_batch_delay"),
             description="Most time the oldest request waits for company. Higher: larger batches, more latency. Above "
-            "some 1,300 requests a second the worker rests for up to 6 ms between polls, never longer than this; with "
-            "0 it never rests.",
+            "some 800 requests a second the worker may wait before a poll for the answers of the turn before, and then "
+            "rest, each for up to 6 ms and never longer than this; with 0 it never rests.",
         ),
     ] = 20
     adaptive_linger: Annotated[

@@ -5,10 +5,13 @@ lock, a pass, and a small batch of replies for the broker and whoever reads them
 was, while others are inside anyway, the intake rests, and what comes meanwhile comes together. A lone client does not
 wait for it: with its answer confirmed nothing is inside.
 
-Where requests come so fast that a few milliseconds bring a good batch, it *gathers*: it rests for that long, whatever
-is inside. Slow machines need it most: small turns leave them no time for more. Clients that wait for their answers may
-be too few for that, and then only come more slowly. So it is tried, in turns with leaving it alone, since a machine's
-own wavering from one second to the next is larger than what is sought; and after a while it is tried anew.
+Where requests come so fast that a few milliseconds bring a good batch, it *gathers*: it lets the turn before end, and
+then rests for that long, since those who got their answers together ask together again. A turn that is cut short by the
+next one makes both small, and the one after them. Slow machines need it most: small turns leave them no time for more.
+Clients that wait for their answers may be too few for that, and then only come more slowly; how long they take to ask
+again nobody knows. So there are three ways: to leave it alone, and to rest briefly or for long. Two are tried in turns,
+since a machine's own wavering from one second to the next is larger than what is sought; and after a while it is tried
+anew.
 """
 
 import math
@@ -20,49 +23,58 @@ from typing import Final
 from forebay_consumer.clock import Clock, monotonic
 from forebay_consumer.flow import Flow
 
+ALONE, BRIEFLY, LONG = range(3)  # the ways
 FULL: Final = 200  # what a turn costs is not seen of so many, which are mostly of a backlog
-WORTH: Final = 8  # a gathering rest that brings fewer gains little over what comes together by itself
-MANY: Final = 32  # of so many, what a turn costs is hardly seen: no rest is longer than they take
-GATHER_S: Final = 0.006  # the longest rest for them
+WORTH: Final = 5  # a gathering rest that brings fewer gains little over what comes together by itself
+MANY: Final = 64  # of so many, what a turn costs is hardly seen: no rest is longer than they take
+GATHER_S: Final = 0.006  # the longest rest for them, and before it the longest wait for the answers of the turn before
 REST_S: Final = 0.002  # the longest while others are inside
 LOOK_S: Final = 0.1  # what a rate is counted over, at least
 SURE: Final = 6  # looks in a row that are trusted
 VAIN: Final = 3  # comparisons in a row without a verdict: the last one that there was no longer holds
 ROUNDS: Final = 6  # of a comparison, at most: a look with gathering and one without
-KEEPS: Final = 0.9  # of the rate without, or more, is good
+KEEPS: Final = 0.9  # of the rate without, or more, is good: larger turns cost less each
+GAINS: Final = 1.05  # of the rate with a brief rest, or more, is worth a long one
 MORE: Final = 1.3  # times the rate, or as much less: these are other clients
 HOLDS_S: Final = 4.0  # for so long a verdict holds at first, and twice as long each time that it is the same
 LONGEST_HOLD_S: Final = 16.0
 
 
 class _Comparison:
-    """Rates with and without gathering, looked at in turns: with, without, without, with, so that no trend counts."""
+    """Rates of two ways, looked at in turns: more, less, less, more, so that no trend counts.
 
-    def __init__(self) -> None:
-        self._rates: dict[bool, list[float]] = {False: [], True: []}
+    Args:
+        less, more: the ways; in the second it rests longer.
+    """
+
+    def __init__(self, less: int, more: int) -> None:
+        self.less = less
+        self.more = more
+        self._rates: dict[int, list[float]] = {less: [], more: []}
 
     @property
-    def gathers(self) -> bool:
-        """Whether the next look is one with gathering."""
-        return sum(map(len, self._rates.values())) % 4 in (0, 3)
+    def way(self) -> int:
+        """That of the next look."""
+        return self.more if sum(map(len, self._rates.values())) % 4 in (0, 3) else self.less
 
-    def saw(self, per_s: float, gathering: bool) -> None:
-        self._rates[gathering].append(per_s)
+    def saw(self, per_s: float, way: int) -> None:
+        self._rates[way].append(per_s)
 
-    def mean(self, gathering: bool) -> float:
-        looks = self._rates[gathering]
+    def mean(self, way: int) -> float:
+        looks = self._rates[way]
         return sum(looks) / len(looks) if looks else 0.0
 
-    def verdict(self) -> bool | None:
-        """Whether gathering is good; None while that is not sure. The clearer it is, the fewer rounds it takes."""
+    def verdict(self) -> int | None:
+        """The better way; None while that is not sure. The clearer it is, the fewer rounds it takes."""
         rounds = min(map(len, self._rates.values()))
         if rounds < 2:
             return None
-        without, gathered = (sum(self._rates[gathering][:rounds]) for gathering in (False, True))
+        less, more = (sum(self._rates[way][:rounds]) for way in (self.less, self.more))
+        wanted = GAINS if self.less else KEEPS
         unsure = 0.4 / rounds if rounds < ROUNDS else 0.0
-        if gathered >= (KEEPS + unsure) * without:
-            return True
-        return False if gathered < (KEEPS - unsure) * without else None
+        if more >= (wanted + unsure) * less:
+            return self.more
+        return self.less if more < (wanted - unsure) * less else None
 
 
 class Pace:
@@ -84,6 +96,7 @@ class Pace:
         self._flow = flow
         self._full = full
         self._gather_s = min(GATHER_S, linger_s)
+        self._rests_s = (0.0, self._gather_s / 3, self._gather_s)  # by way
         self._rest_s = min(REST_S, linger_s)
         self._clock = clock
         self._sleep = sleep
@@ -91,14 +104,16 @@ class Pace:
         self._polled_s = self._since_s = clock()
         self._count = 0  # since then
         self._idle = False  # a poll since then brought nothing
-        self._gathering = self._gathered = False  # since then: whether it is to, and whether there was occasion
+        self._way, self._gathered = ALONE, False  # since then: how it is to, and whether it gathered
         self._per_s = 0.0  # in the time before that
         self._looks: deque[float] = deque(maxlen=SURE)  # the last, per second, since a verdict
         self._comparison: _Comparison | None = None  # under way
-        self._vain = 0  # those that were given up since
-        self._good = False  # what the last one said of gathering
+        self._vain = 0  # those that were given up since a verdict
+        self._best = ALONE  # what the last one chose
+        self._rival = LONG  # to be compared with it next
+        self._second = False  # the comparison under way follows the first one of new clients, or a change, at once
         self._then_per_s = 0.0  # in the way that it chose
-        self._plain_per_s = 0.0  # in that without gathering
+        self._plain_per_s = 0.0  # in that with less rest
         self._until_s = self._since_s  # it holds
         self._hold_s = HOLDS_S / 2
 
@@ -115,13 +130,12 @@ class Pace:
         """Wait before a poll, if it pays."""
         if not 0 < self._records < min(self._full, self._room):
             return
-        if self._gathering and self._records < MANY:  # else these may be all, and wait for their answers
+        if self._way:
+            self._gathered = True
+            self._flow.wait_empty(max(self._polled_s + self._gather_s - self._clock(), 0.0))
             # Clients too few for so long a rest ask less often, which must not make it longer.
             per_s = max(self._per_s, self._plain_per_s)
-            rest_s = min(self._gather_s, min(MANY, self._room) / per_s)
-            if (left_s := self._polled_s + rest_s - self._clock()) > 0:
-                self._gathered = True
-                self._sleep(left_s)
+            self._sleep(min(self._rests_s[self._way], min(MANY, self._room) / per_s))
         elif self._rest_s:
             self._flow.wait_empty(self._rest_s)
 
@@ -131,43 +145,58 @@ class Pace:
             self._looks.append(per_s)
         if self._comparison is None:
             self._watch(now)
-        elif self._idle or self._gathering is not self._gathered:
+        elif self._idle or self._gathered is not bool(self._way):
             self._give_up(now)  # they had no more to ask, or a backlog left no occasion: that tells nothing
         else:
-            self._comparison.saw(per_s, self._gathering)
+            self._comparison.saw(per_s, self._way)
             self._judge(now, self._comparison)
-        trying = self._good if self._comparison is None else self._comparison.gathers
-        self._gathering = trying and self._fast() and not self._idle
+        way = self._best if self._comparison is None else self._comparison.way
+        self._way = way if self._fast() and not self._idle else ALONE
         self._since_s, self._count, self._idle, self._gathered = now, 0, False, False
 
     def _watch(self, now: float) -> None:
         """Begin a comparison when it is time for one."""
         if not self._fast():
-            self._until_s = now if self._good else self._until_s
+            self._until_s = now if self._best else self._until_s
         elif not self._idle and (now >= self._until_s or self._others()):
-            self._comparison = _Comparison()
+            if now < self._until_s:
+                self._hold_s = HOLDS_S / 2  # they are new
+            self._compare()
+
+    def _compare(self) -> None:
+        self._comparison = _Comparison(*sorted((self._best, self._rival)))
 
     def _judge(self, now: float, compared: _Comparison) -> None:
-        self._plain_per_s = compared.mean(False)
+        self._plain_per_s = compared.mean(compared.less)
         if not self._fast():
             self._give_up(now)
-        elif (good := compared.verdict()) is not None:
-            self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if good is self._good else HOLDS_S
-            self._comparison, self._good, self._until_s, self._vain = None, good, now + self._hold_s, 0
-            self._then_per_s = compared.mean(good)
+        elif (best := compared.verdict()) is not None:
+            changed = best != self._best
+            if changed:
+                self._hold_s = HOLDS_S / 2
+            self._comparison, self._best, self._vain = None, best, 0
+            self._rival = ALONE + BRIEFLY + LONG - compared.less - compared.more  # the third
+            self._then_per_s = compared.mean(best)
             self._looks.clear()
+            self._second = not self._second and self._hold_s < HOLDS_S
+            if self._second:
+                self._compare()
+            else:
+                self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
+                self._until_s = now + self._hold_s
 
     def _give_up(self, now: float) -> None:
         """End a comparison without a verdict. Of clients with pauses each may end so."""
-        self._comparison, self._until_s = None, now + HOLDS_S
+        self._comparison, self._second, self._until_s = None, False, now + HOLDS_S
         self._vain += 1
-        self._good = self._good and self._vain < VAIN
+        if self._vain >= VAIN:
+            self._best, self._rival = ALONE, LONG
         self._looks.clear()
 
     def _fast(self) -> bool:
-        """Whether a rest would bring enough; in a comparison, which may slow them down, by the looks without."""
+        """Whether a rest would bring enough; in a comparison, which may slow them down, by those with less."""
         if self._comparison is not None:
-            per_s = self._comparison.mean(False) or math.inf
+            per_s = self._comparison.mean(self._comparison.less) or math.inf
         else:
             per_s = sum(self._looks) / len(self._looks) if self._looks else self._per_s
         return per_s * self._gather_s >= WORTH
@@ -177,5 +206,5 @@ class Pace:
         if len(self._looks) < SURE:
             return False
         return max(self._looks) * MORE < self._then_per_s or (
-            not self._good and min(self._looks) > MORE * self._then_per_s
+            not self._best and min(self._looks) > MORE * self._then_per_s
         )

@@ -1,19 +1,25 @@
 """Between polls that bring little the intake rests: while something is inside, or while more come fast."""
 
-import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from forebay_consumer.flow import Flow
 from forebay_consumer.pace import (
+    ALONE,
+    BRIEFLY,
     FULL,
+    GAINS,
     GATHER_S,
     HOLDS_S,
     KEEPS,
+    LONG,
     LONGEST_HOLD_S,
     LOOK_S,
     MANY,
@@ -103,13 +109,13 @@ class Polls:
 
 
 @pytest.mark.parametrize("linger_s", [LINGER_S, 0.8 * GATHER_S], ids=str)
-@pytest.mark.parametrize("records", [4, MANY - 1], ids=str)
+@pytest.mark.parametrize("records", [4, MANY], ids=str)
 def test_where_a_few_milliseconds_bring_a_good_batch_it_rests_for_them(records: int, linger_s: float) -> None:
     polls = Polls(records, 2 * ENOUGH, linger_s=linger_s)
     polls.clock.advance(0.0005)
     polls.pace.rest()
-    assert polls.slept == [pytest.approx(min(GATHER_S, linger_s) - 0.0005)]
-    assert not polls.flow.waited, "whatever is inside"
+    assert polls.flow.waited == [pytest.approx(min(GATHER_S, linger_s) - 0.0005)], "the answers of the turn before"
+    assert polls.slept == [min(GATHER_S, linger_s)]
 
 
 def test_it_rests_for_no_longer_than_many_take() -> None:
@@ -119,9 +125,9 @@ def test_it_rests_for_no_longer_than_many_take() -> None:
 
 
 def test_it_rests_for_no_more_than_there_is_room_for() -> None:
-    polls = Polls(2, 2 * ENOUGH, room=WORTH // 2)
+    polls = Polls(2, 2 * ENOUGH, room=WORTH - 1)
     polls.pace.rest()
-    assert polls.slept == [pytest.approx(GATHER_S / 4, rel=0.02)]
+    assert polls.slept == [pytest.approx(GATHER_S * (WORTH - 1) / (2 * WORTH), rel=0.02)]
 
 
 def test_what_comes_more_slowly_is_not_gathered() -> None:
@@ -137,12 +143,12 @@ def test_with_little_linger_only_what_comes_faster_is_gathered() -> None:
     assert not polls.slept
 
 
-def test_a_turn_that_took_long_needs_no_rest() -> None:
+def test_after_a_turn_that_took_long_it_waits_for_no_answers() -> None:
     polls = Polls(4, 2 * ENOUGH)
-    polls.clock.advance(GATHER_S)
+    polls.clock.advance(2 * GATHER_S)
     polls.pace.rest()
-    assert not polls.slept
-    assert not polls.flow.waited
+    assert polls.flow.waited == [0.0]
+    assert polls.slept == [GATHER_S]
 
 
 def test_a_burst_that_is_over_is_forgotten() -> None:
@@ -150,13 +156,6 @@ def test_a_burst_that_is_over_is_forgotten() -> None:
     polls.come(1, 100, windows=SURE)
     polls.pace.rest()
     assert not polls.slept
-
-
-def test_after_many_it_rests_no_longer_than_they_are_inside() -> None:
-    polls = Polls(MANY, 2 * ENOUGH)
-    polls.pace.rest()
-    assert not polls.slept
-    assert polls.flow.waited == [REST_S]
 
 
 def test_a_poll_of_a_backlog_is_followed_at_once() -> None:
@@ -167,78 +166,125 @@ def test_a_poll_of_a_backlog_is_followed_at_once() -> None:
 
 
 class Life:
-    """Polls whose rate depends on whether there was a rest to gather; notes when there was.
+    """Polls whose rate depends on how long the rest before them was; notes the way of each.
 
     Args:
-        per_s: by whether it was gathered.
+        per_s: by the way.
         wavers: by how much the rate of each tenth of a second is off, up or down.
     """
 
-    def __init__(self, per_s: Callable[[bool], float], wavers: float = 0.0) -> None:
+    def __init__(self, per_s: Callable[[int], float], wavers: float = 0.0) -> None:
         self.per_s = per_s
         self.clock = ManualClock()
-        self.gathered: list[tuple[float, bool]] = []
+        self.ways: list[tuple[float, int]] = []
         self._slept: list[float] = []
         self._pace = Pace(Resting(), LINGER_S, clock=self.clock, sleep=self._slept.append)
         self._wavers = wavers
         self._chance = random.Random(5)
 
-    def go_on(self, for_s: float) -> float:
-        """The share of the rests that were taken to gather."""
-        began, slept = len(self.gathered), len(self._slept)
+    def go_on(self, for_s: float) -> Counter[int]:
+        """The share of each way."""
+        began = len(self.ways)
         until, factor, again_s = self.clock() + for_s, 1.0, 0.0
         while self.clock() < until:
             if self.clock() >= again_s:
                 factor, again_s = 1 + self._chance.uniform(-self._wavers, self._wavers), self.clock() + LOOK_S
-            before = len(self._slept)
+            self._slept.clear()
             self._pace.rest()
-            gathered = len(self._slept) > before
-            self.gathered.append((self.clock(), gathered))
-            self.clock.advance(4 / (self.per_s(gathered) * factor))
+            way = ALONE if not self._slept else LONG if self._slept == [GATHER_S] else BRIEFLY
+            self.ways.append((self.clock(), way))
+            self.clock.advance(4 / (self.per_s(way) * factor))
             self._pace.polled(4, 1000)
-        return (len(self._slept) - slept) / (len(self.gathered) - began)
+        counted = Counter(way for _, way in self.ways[began:])
+        return Counter({way: count / (len(self.ways) - began) for way, count in counted.items()})
 
-    def holds_s(self, gathering: bool) -> list[float]:
+    def gathers(self, for_s: float) -> float:
+        """The share of the rests that were taken to gather."""
+        return 1.0 - self.go_on(for_s)[ALONE]
+
+    def holds_s(self, way: int) -> list[float]:
         """How long each time went on in which it was so, but for those of comparisons."""
-        turns = [self.gathered[0]]
-        turns += [later for earlier, later in pairwise(self.gathered) if earlier[1] is not later[1]]
-        found = [later[0] - earlier[0] for earlier, later in pairwise(turns) if earlier[1] is gathering]
+        turns = [self.ways[0]]
+        turns += [later for earlier, later in pairwise(self.ways) if earlier[1] != later[1]]
+        found = [later[0] - earlier[0] for earlier, later in pairwise(turns) if earlier[1] == way]
         return [lasted for lasted in found if lasted > 5 * LOOK_S]
 
 
-def by_gathering(plain: float, gathered: float) -> Callable[[bool], float]:
-    return lambda gathers: (gathered if gathers else plain) * ENOUGH
+def by_gathering(plain: float, gathered: float, brief: float | None = None) -> Callable[[int], float]:
+    """Rates of the three ways; without one for a brief rest, it brings as much as a long one."""
+    rates = {ALONE: plain, BRIEFLY: gathered if brief is None else brief, LONG: gathered}
+    return lambda way: rates[way] * ENOUGH
+
+
+@pytest.mark.parametrize("wavers", [0.0, 0.3], ids=["steady", "wavering"])
+@pytest.mark.parametrize(
+    ("plain", "brief", "gathered", "best"),
+    [
+        pytest.param(4, 2, 2, ALONE, id="only slows them down"),
+        pytest.param(4, 6, 2, BRIEFLY, id="the long one does"),
+        pytest.param(4, 6, 9, LONG, id="the longer the better"),
+        pytest.param(4, 2, 6, LONG, id="a brief one is not enough"),
+        pytest.param(2, 8, 6, BRIEFLY, id="brief is best"),
+    ],
+)
+def test_of_three_ways_it_finds_the_one_that_brings_most(
+    plain: float, brief: float, gathered: float, best: int, wavers: float
+) -> None:
+    life = Life(by_gathering(plain, gathered, brief), wavers)
+    life.go_on(5.0)
+    assert life.go_on(100.0)[best] > 0.8
+
+
+def test_a_long_rest_that_brings_hardly_more_than_a_brief_one_is_not_worth_it() -> None:
+    life = Life(by_gathering(4, 4 * (GAINS - 0.03), 4))
+    assert life.go_on(100.0)[BRIEFLY] > 0.8
+    life = Life(by_gathering(4, 4 * (GAINS + 0.03), 4))
+    assert life.go_on(100.0)[LONG] > 0.8
+
+
+def test_both_rivals_are_tried_at_once_where_others_came_and_else_in_turns() -> None:
+    life = Life(by_gathering(4, 2, 2))
+    life.go_on(3.0)
+    assert {way for _, way in life.ways} == {ALONE, BRIEFLY, LONG}
+    tried = []
+    for _ in range(3):
+        before = len(life.ways)
+        while len({way for _, way in life.ways[before:]}) < 2:
+            life.go_on(LOOK_S / 2)
+        tried.append(max(way for _, way in life.ways[before:]))
+        life.go_on(2.0)
+    assert tried in ([LONG, BRIEFLY, LONG], [BRIEFLY, LONG, BRIEFLY])
 
 
 def test_where_gathering_brings_fewer_it_is_left_alone_for_longer_and_longer() -> None:
     life = Life(by_gathering(4, 4 * (KEEPS - 0.1)))
-    assert life.go_on(60) < 0.1
+    assert life.gathers(60) < 0.1
     expected = [HOLDS_S, 2 * HOLDS_S, 4 * HOLDS_S, LONGEST_HOLD_S]
-    assert life.holds_s(False)[:4] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
+    assert life.holds_s(ALONE)[:4] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
 
 
 def test_where_gathering_brings_as_many_it_goes_on() -> None:
     life = Life(by_gathering(4, 4 * (KEEPS + 0.05)))
-    assert life.go_on(60) > 0.85
-    assert life.holds_s(True)[:2] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in (HOLDS_S, 2 * HOLDS_S)]
+    assert life.gathers(60) > 0.85
+    assert life.holds_s(BRIEFLY)[:2] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in (HOLDS_S, 2 * HOLDS_S)]
 
 
 @pytest.mark.parametrize(
     ("gathered", "least", "most"), [(1.3, 0.75, 1.0), (0.6, 0.0, 0.2)], ids=["brings-more", "brings-fewer"]
 )
 def test_a_machine_that_wavers_is_not_taken_for_what_gathering_does(gathered: float, least: float, most: float) -> None:
-    assert least < Life(by_gathering(3, 3 * gathered), wavers=0.5).go_on(100) < most
+    assert least < Life(by_gathering(3, 3 * gathered), wavers=0.5).gathers(100) < most
 
 
 def test_where_it_turned_good_in_between_the_pauses_begin_anew() -> None:
     life = Life(by_gathering(4, 3))
-    life.go_on(HOLDS_S + 2 * HOLDS_S + 2)
+    life.go_on(HOLDS_S + 2 * HOLDS_S + 4)
     life.per_s = by_gathering(4, 4)
     life.go_on(6 * HOLDS_S)
     life.per_s = by_gathering(4, 3)
     life.go_on(12 * HOLDS_S)
     expected = [HOLDS_S, 2 * HOLDS_S, 4 * HOLDS_S, HOLDS_S, 2 * HOLDS_S]
-    assert life.holds_s(False)[:5] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
+    assert life.holds_s(ALONE)[:5] == [pytest.approx(hold_s, abs=3 * LOOK_S) for hold_s in expected]
 
 
 @pytest.mark.parametrize(
@@ -250,19 +296,19 @@ def test_where_it_turned_good_in_between_the_pauses_begin_anew() -> None:
 def test_it_is_tried_anew_before_its_time_where_others_seem_to_have_come(good: bool, rate: float, tried: bool) -> None:
     gathered = 6.0 if good else 4.5
     life = Life(by_gathering(6, gathered))
-    life.go_on(1.5)
-    began = len(life.gathered)
+    life.go_on(3.0)
+    began = len(life.ways)
     life.per_s = by_gathering(6 * rate, gathered * rate)
     life.go_on(HOLDS_S / 2)
     wanted = tried and not (good and rate > 1)  # gathering serves many more as well
-    assert ({gathers for _, gathers in life.gathered[began:]} == {False, True}) is wanted
+    assert (len({way for _, way in life.ways[began:]}) > 1) is wanted
 
 
 def with_pauses(life: Life, busy_s: float, pause_s: float, for_s: float) -> float:
     """The share of gathering rests while the clients have nothing to ask now and then."""
     shares, until = [], life.clock() + for_s
     while life.clock() < until:
-        shares.append(life.go_on(busy_s))
+        shares.append(life.gathers(busy_s))
         life.clock.advance(pause_s)
         life._pace.polled(0, 1000)
     return sum(shares) / len(shares)
@@ -296,8 +342,8 @@ def test_clients_from_before_a_pause_are_not_compared_with_those_after_it(gather
     life.clock.advance(600.0)
     life._pace.polled(0, 1000)
     life.per_s = by_gathering(8, 8 * gathered)
-    life.go_on(HOLDS_S + 2.0)
-    assert (life.go_on(HOLDS_S / 2) > 0.9) is (gathered > 1)
+    life.go_on(HOLDS_S)
+    assert (life.gathers(HOLDS_S / 2) > 0.9) is (gathered > 1)
 
 
 def test_a_backlog_says_nothing_of_gathering() -> None:
@@ -306,19 +352,36 @@ def test_a_backlog_says_nothing_of_gathering() -> None:
         life.clock.advance(LOOK_S / 4)
         life._pace.polled(FULL, 1000)
         life._pace.rest()
-    assert life.go_on(HOLDS_S) < 0.3
+    assert life.gathers(HOLDS_S) < 0.3
+
+
+class Always(Pace):
+    """Compares nothing."""
+
+    def __init__(self, way: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._always = way
+
+    def _look(self, now: float) -> None:
+        self._per_s = self._count / (now - self._since_s)
+        self._way, self._since_s, self._count = self._always, now, 0
 
 
 class Clients(Flow):
-    """So many clients, each of which asks again a while after its answer; passes of `fixed_s + each_s × rows`."""
+    """So many clients, each of which asks again a while after its answer; passes of `fixed_s + each_s × rows`.
 
-    def __init__(self, count: int, fixed_s: float, each_s: float, linger_s: float) -> None:
+    Args:
+        way: the only one; None finds the best.
+    """
+
+    def __init__(self, count: int, fixed_s: float, each_s: float, way: int | None = None) -> None:
         super().__init__(10_000, 10_000_000)
         self.clock = ManualClock()
         self._costs = fixed_s, each_s
         self._come_s = [0.0] * count
         self._free_s = 0.0  # when the last pass is over
-        self._pace = Pace(self, linger_s, clock=self.clock, sleep=self.clock.advance)
+        pace = Pace if way is None else partial(Always, way)
+        self._pace = pace(self, LINGER_S, clock=self.clock, sleep=self.clock.advance)
 
     def wait_empty(self, timeout_s: float) -> None:
         self.clock.advance(max(0.0, min(timeout_s, self._free_s - self.clock())))
@@ -341,15 +404,10 @@ class Clients(Flow):
 
 
 @pytest.mark.parametrize("fixed_s", [0.0002, 0.0006, 0.001, 0.002], ids=str)
-@pytest.mark.parametrize("count", [1, 2, 4, 8, 12, 16, 20, 32, 64, 200])
-def test_no_number_of_clients_that_wait_for_their_answers_is_served_more_slowly(
-    count: int, fixed_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gathered = Clients(count, fixed_s, 0.00002, LINGER_S).answered(8.0)
-    briefly = Clients(count, fixed_s, 0.00002, REST_S).answered(8.0)
-    monkeypatch.setattr("forebay_consumer.pace.WORTH", math.inf)  # never
-    assert gathered > 0.94 * Clients(count, fixed_s, 0.00002, LINGER_S).answered(8.0)
-    assert gathered > 0.91 * briefly
+@pytest.mark.parametrize("count", [1, 2, 4, 12, 20, 64, 200])
+def test_no_number_of_clients_that_wait_for_their_answers_is_served_more_slowly(count: int, fixed_s: float) -> None:
+    found = Clients(count, fixed_s, 0.00002).answered(20.0)
+    assert found > 0.94 * max(Clients(count, fixed_s, 0.00002, way).answered(20.0) for way in (ALONE, BRIEFLY, LONG))
 
 
 def test_with_nothing_inside_nobody_waits() -> None:
